@@ -1,0 +1,100 @@
+"""A runtime validator of locks, contexts and brackets: lockdep for Python.
+
+Lock orders are learned per lock class from every run, so a deadlock is reported from two
+orders that were seen at different times, by anyone, without any thread having to hang.
+Marked functions are held to their promises: what may sleep isn't called where that isn't
+allowed, what needs an open range is inside one.
+
+Start with ``ctxcheck run app.py``, or with ``with ctxcheck.checking() as session: ...`` in a test.
+
+It can't see locks made by C code or before it started, nor paths that never ran: no finding is no proof.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ctxcheck.engine.errors import ConfigError as ConfigError
+    from ctxcheck.engine.errors import CtxcheckError as CtxcheckError
+    from ctxcheck.engine.errors import CtxcheckWarning as CtxcheckWarning
+    from ctxcheck.engine.errors import DeadlockError as DeadlockError
+    from ctxcheck.engine.errors import ViolationError as ViolationError
+    from ctxcheck.engine.errors import ViolationWarning as ViolationWarning
+    from ctxcheck.engine.violations import Violation as Violation
+    from ctxcheck.locks.composite import Barrier as Barrier
+    from ctxcheck.locks.composite import BoundedSemaphore as BoundedSemaphore
+    from ctxcheck.locks.composite import Condition as Condition
+    from ctxcheck.locks.composite import Event as Event
+    from ctxcheck.locks.composite import Semaphore as Semaphore
+    from ctxcheck.locks.install import install as install
+    from ctxcheck.locks.install import uninstall as uninstall
+    from ctxcheck.locks.naming import lock_factory as lock_factory
+    from ctxcheck.locks.plain import Lock as Lock
+    from ctxcheck.locks.plain import RLock as RLock
+    from ctxcheck.locks.plain import SpinLock as SpinLock
+    from ctxcheck.locks.tracked import track as track
+    from ctxcheck.markers import allow as allow
+    from ctxcheck.markers import assert_held as assert_held
+    from ctxcheck.markers import assert_not_held as assert_not_held
+    from ctxcheck.markers import atomic as atomic
+    from ctxcheck.markers import might_lock as might_lock
+    from ctxcheck.markers import might_sleep as might_sleep
+    from ctxcheck.markers import nonblocking as nonblocking
+    from ctxcheck.markers import range_ as range_
+    from ctxcheck.markers import range_end as range_end
+    from ctxcheck.markers import range_start as range_start
+    from ctxcheck.markers import requires_lock as requires_lock
+    from ctxcheck.markers import within_range as within_range
+    from ctxcheck.session import Session as Session
+    from ctxcheck.session import checking as checking
+    from ctxcheck.session import held_locks as held_locks
+
+#: Where each public name lives; imported when it is first asked for, so that ``import ctxcheck`` costs next to nothing.
+_HOMES = {
+    "ctxcheck.engine.errors": (
+        "ConfigError", "CtxcheckError", "CtxcheckWarning", "DeadlockError", "ViolationError", "ViolationWarning",
+    ),
+    "ctxcheck.engine.violations": ("Violation",),
+    "ctxcheck.locks.composite": ("Barrier", "BoundedSemaphore", "Condition", "Event", "Semaphore"),
+    "ctxcheck.locks.install": ("install", "uninstall"),
+    "ctxcheck.locks.naming": ("lock_factory",),
+    "ctxcheck.locks.plain": ("Lock", "RLock", "SpinLock"),
+    "ctxcheck.locks.tracked": ("track",),
+    "ctxcheck.markers": (
+        "allow", "assert_held", "assert_not_held", "atomic", "might_lock", "might_sleep", "nonblocking", "range_",
+        "range_end", "range_start", "requires_lock", "within_range",
+    ),
+    "ctxcheck.session": ("Session", "checking", "held_locks"),
+}  # fmt: skip
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+__all__ = [  # computed below from the same table would hide it from type checkers
+    "Barrier", "BoundedSemaphore", "Condition", "ConfigError", "CtxcheckError", "CtxcheckWarning", "DeadlockError",
+    "Event", "Lock", "RLock", "Semaphore", "Session", "SpinLock", "Violation", "ViolationError", "ViolationWarning",
+    "allow", "assert_held", "assert_not_held", "atomic", "checking", "held_locks", "install", "lock_factory",
+    "might_lock", "might_sleep", "nonblocking", "range_", "range_end", "range_start", "requires_lock", "track",
+    "uninstall", "within_range",
+]  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import PackageNotFoundError, version
+
+        try:
+            return version("ctxcheck")
+        except PackageNotFoundError:  # a source tree that was never installed
+            return "0+unknown"
+    home = _HOME_OF.get(name)
+    if home is None:
+        raise AttributeError(f"module 'ctxcheck' has no attribute {name!r}")
+    import importlib
+
+    value = getattr(importlib.import_module(home), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__, "__version__"})

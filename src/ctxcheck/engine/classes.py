@@ -1,0 +1,228 @@
+"""What is locked: kinds, modes, lock classes, and the steps that a held chain is made of.
+
+A **lock class** is all locks that obey one ordering rule: those made by the same
+code for the same purpose.  Orders are learned per class, never per instance, so
+an order need only be seen once (Linux ``lockdep``, ``lockdep-design.rst``).  Classes are
+kept for ever; instances are not.
+
+A **step** is one entry of a held chain: a class taken in a mode, or a context
+entered.  Steps are made once and compared by identity, so a chain is followed
+with one dictionary lookup a step.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from typing import Final, final
+
+from ctxcheck.engine.sites import EMPTY, Trace
+
+# --- what an owner may still do -------------------------------------------------
+# A set, not a scale: a thread may block but not await, a task may await but must
+# not block its loop, atomic code may do neither.
+BLOCK: Final = 1  #: park this thread
+AWAIT: Final = 2  #: suspend this task
+EVERYTHING: Final = BLOCK | AWAIT
+
+
+@final
+@dataclass(frozen=True, slots=True, eq=False)
+class Kind:
+    """What sort of thing a lock class is.
+
+    ``sleeps``: a blocking acquire may park the thread.  ``takes``: the permissions that its
+    holder loses.  ``reentrant``: its owner may take it again.  ``owned``: only its owner may release
+    it (a plain Lock may be handed to another thread).  ``guards``: holding it keeps
+    others out.  ``resource``: something to wait for, without an owner (a semaphore).
+    """
+
+    name: str
+    sleeps: bool = True
+    takes: int = 0
+    reentrant: bool = False
+    owned: bool = False
+    guards: bool = True
+    resource: bool = False
+
+
+LOCK: Final = Kind("lock")
+RLOCK: Final = Kind("rlock", reentrant=True, owned=True)
+SPIN: Final = Kind("spin", sleeps=False, takes=EVERYTHING, owned=True)
+SEMAPHORE: Final = Kind("semaphore", guards=False, resource=True)
+KINDS: Final = {kind.name: kind for kind in (LOCK, RLOCK, SPIN, SEMAPHORE)}
+
+
+@final
+@dataclass(frozen=True, slots=True, eq=False)
+class Mode:
+    """How a class is acquired.  The mode belongs to the acquisition, not to the lock.
+
+    ``waits``: a blocking acquire (a try-acquire can't wait, so nothing leads *to* it).
+    ``timed``: it gives up after a while.  ``shared``: others may hold it too.  ``recursive``: a shared
+    arrival that isn't held up by a waiting writer.  ``scoped``: held by ``with``, so that only
+    its own block releases it.
+    """
+
+    name: str
+    waits: bool = True
+    timed: bool = False
+    shared: bool = False
+    recursive: bool = False
+    scoped: bool = False
+
+
+WITH: Final = Mode("with", scoped=True)
+ACQUIRE: Final = Mode("acquire")
+TIMED: Final = Mode("timed", timed=True)
+TRY: Final = Mode("try", waits=False)
+SHARED: Final = Mode("shared", shared=True)
+SHARED_TIMED: Final = Mode("shared timed", shared=True, timed=True)
+SHARED_TRY: Final = Mode("shared try", shared=True, waits=False)
+RECURSIVE: Final = Mode("recursive shared", shared=True, recursive=True)
+RECURSIVE_TIMED: Final = Mode("recursive shared timed", shared=True, recursive=True, timed=True)
+RECURSIVE_TRY: Final = Mode("recursive shared try", shared=True, recursive=True, waits=False)
+
+
+class Step:
+    """One entry of a held chain.  Hashed and compared by identity: it is the key of the hot path's lookup.
+
+    ``lock_class`` and ``mode`` for a lock; a :class:`ContextStep` has neither.
+    ``takes`` are the permissions that it removes for what is inside.
+    """
+
+    __slots__ = ("by_call", "lock_class", "mode", "takes")
+
+    def __init__(self, lock_class: LockClass | None, mode: Mode | None, takes: int) -> None:
+        self.lock_class = lock_class
+        self.mode = mode
+        self.takes = takes
+        #: The same class taken by ``acquire()`` instead of ``with``; read by the hot path.
+        self.by_call: Step = self
+
+    def __repr__(self) -> str:
+        mode = self.mode.name if self.mode else "context"
+        return f"<Step {self.lock_class.name if self.lock_class else '?'} {mode}>"
+
+
+@final
+class ContextStep(Step):
+    """A context on the chain: an atomic section, an open bracket, an ``allow``.
+
+    ``kind`` is "atomic", "range", ...; ``label`` is for people; ``declared`` is where a marker stands.
+    """
+
+    __slots__ = ("declared", "detail", "kind", "label")
+
+    def __init__(self, kind: str, label: str, takes: int = 0, declared: Trace = EMPTY, detail: object = None) -> None:
+        super().__init__(None, None, takes)
+        self.kind = kind
+        self.label = label
+        self.declared = declared
+        self.detail = detail
+
+    def __repr__(self) -> str:
+        return f"<ContextStep {self.kind} {self.label!r}>"
+
+
+class Token:
+    """Referenced by each live lock of one class and by nothing else but the class: its
+    reference count is the number of live instances, kept by the interpreter for nothing."""
+
+    __slots__ = ()
+
+
+def _count_references(token: object) -> int:
+    return sys.getrefcount(token)
+
+
+#: References to a token that no lock holds: the class's own, and what the call of the counter adds.
+#: Measured, since interpreters differ.
+class _Probe:
+    __slots__ = ("token",)
+
+    def __init__(self) -> None:
+        self.token = Token()
+
+    def baseline(self) -> int:
+        return _count_references(self.token)
+
+
+_BASELINE: Final = _Probe().baseline()
+
+
+class LockClass:
+    """All locks that share one ordering rule.
+
+    ``key`` is stable between runs, processes and Python versions (no line numbers, no ids);
+    ``name`` is for people and may repeat.  ``created`` counts instances ever made,
+    ``live()`` those that exist now.  ``handed_over``: some lock of it was released by an owner
+    that didn't hold it, so its holds aren't critical sections.  ``nested``: two of its
+    instances were held at once.  Never removed.
+    """
+
+    __slots__ = (
+        "_steps", "created", "handed_over", "key", "kind", "made_at", "name", "nested", "ordered", "token", "unstable",
+    )  # fmt: skip
+
+    def __init__(self, key: str, name: str, kind: Kind, made_at: Trace = EMPTY, *, unstable: bool = False) -> None:
+        self.key = key
+        self.name = name
+        self.kind = kind
+        self.made_at = made_at
+        self.unstable = unstable
+        self.created = 0
+        self.handed_over = False
+        self.nested = False
+        self.ordered = False
+        self.token = Token()
+        self._steps: dict[Mode, Step] = {}
+
+    def step(self, mode: Mode) -> Step:
+        """Return this class's step for ``mode``; always the same object."""
+        step = self._steps.get(mode)
+        if step is None:
+            # setdefault is atomic: two threads get one step
+            step = self._steps.setdefault(mode, Step(self, mode, self.kind.takes))
+            if mode is WITH:
+                step.by_call = self.step(ACQUIRE)
+        return step
+
+    def live(self) -> int:
+        """The number of instances that exist now."""
+        return max(0, _count_references(self.token) - _BASELINE)
+
+    def __repr__(self) -> str:
+        return f"<LockClass {self.key}>"
+
+
+@final
+class ClassRegistry:
+    """Every lock class of the process, by key.  Needs no lock: each change is one atomic ``setdefault``."""
+
+    __slots__ = ("_classes",)
+
+    def __init__(self) -> None:
+        self._classes: dict[str, LockClass] = {}
+
+    def get(self, key: str, name: str, kind: Kind, made_at: Trace = EMPTY, *, unstable: bool = False) -> LockClass:
+        """Return the class with this key, made if need be.
+
+        One piece of code may make locks of two kinds (``Lock() if x else RLock()``);
+        they don't obey one rule, so the second kind gets a key of its own.
+        """
+        found = self._classes.get(key)
+        if found is not None and found.kind is not kind:
+            key = f"{key}/{kind.name}"
+            found = self._classes.get(key)
+        if found is None:
+            found = self._classes.setdefault(key, LockClass(key, name, kind, made_at, unstable=unstable))
+        return found
+
+    def all(self) -> list[LockClass]:
+        """A snapshot of the classes made so far."""
+        return list(self._classes.values())
+
+
+#: Classes outlive sessions: a lock made before checking starts keeps its class.
+REGISTRY: Final = ClassRegistry()

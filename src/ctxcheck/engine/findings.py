@@ -1,0 +1,183 @@
+"""What the engine says when a rule is broken: facts only, unrendered and unresolved.
+
+A :class:`Finding` carries traces and classes; ``reports.compose`` turns it into a
+:class:`~ctxcheck.engine.violations.Violation` with sentences and source lines, outside the validator's mutex.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, NamedTuple, final
+
+from ctxcheck.engine.classes import ContextStep, LockClass, Mode, Step
+from ctxcheck.engine.owner import Owner
+from ctxcheck.engine.rules import Grade
+from ctxcheck.engine.sites import EMPTY, Trace
+
+if TYPE_CHECKING:
+    from ctxcheck.engine.verdict import Cycle
+
+
+class Entry(NamedTuple):
+    """A snapshot of one entry of an owner's chain.
+
+    ``trace`` is where the owner took it; ``exact`` says whether that is this very time, or the
+    first time on this path (the chain is recorded once).
+    """
+
+    step: Step
+    trace: Trace
+    exact: bool
+
+    @property
+    def name(self) -> str:
+        """The lock class's display name, or the context's label."""
+        if self.step.lock_class is not None:
+            return self.step.lock_class.name
+        return self.step.label if isinstance(self.step, ContextStep) else "?"
+
+
+class Waiter(NamedTuple):
+    """One owner of a wait-for cycle: ``owner`` holds ``holds`` and waits, at ``trace``, for ``waits_for``."""
+
+    owner: Owner
+    holds: LockClass
+    waits_for: LockClass
+    trace: Trace
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class OrderFacts:
+    """CTX001: a cycle of the order graph; ``stuck`` are the owners that wait for each other right now."""
+
+    cycle: Cycle
+    stuck: tuple[Waiter, ...] = ()
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class SelfDeadlockFacts:
+    """CTX002.  ``why_certain`` says which of the two proofs holds; ``waited`` seconds have passed otherwise."""
+
+    lock_class: LockClass
+    held: Entry
+    why_certain: Literal["", "with", "alone", "owned"]
+    waited: float = 0.0
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class NestingFacts:
+    """CTX003.  ``reason``: "descending" against the class's order key, "both" opposite orders of two
+    instances were seen, "once" only one order, "equal" keys."""
+
+    lock_class: LockClass
+    held: Entry
+    reason: Literal["descending", "equal", "both", "once"]
+    keys: tuple[str, str] | None = None
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class SleepFacts:
+    """CTX101 and CTX102.  ``what`` is the call that may sleep, ``how`` of what sort it is, ``declared`` where it is
+    marked; ``because`` the entry that took the permission away; ``chain`` the whole context stack, outermost first."""
+
+    what: str
+    how: Literal["marked", "start", "end", "wait", "acquire", "suspends"]
+    because: Entry
+    chain: tuple[Entry, ...]
+    declared: Trace = EMPTY
+    mode: Mode | None = None
+
+
+class Moment(NamedTuple):
+    """One event of a bracket's life, for its timeline."""
+
+    what: Literal["opens", "inside", "closes", "OUTSIDE", "UNPAIRED", "STILL OPEN"]
+    function: str
+    trace: Trace
+    owner: Owner
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class RangeFacts:
+    """CTX201-CTX205.
+
+    ``reason`` tells the variants of a rule apart.  ``function`` was called, ``declared`` is where it is
+    marked, ``key`` and ``span`` describe what it needed; ``other`` is the bracket that nearly fits
+    (its key, span, owner, where it was opened and closed); ``lock`` the lock that crosses it.
+    """
+
+    name: str
+    reason: Literal[
+        "never opened", "closed", "other key", "other owner", "outside span", "opened atomic",
+        "unpaired", "other span", "left open", "lock released inside", "lock held at end",
+    ]  # fmt: skip
+    function: str
+    declared: Trace
+    key: str
+    span: str
+    why: str
+    opened: Moment | None
+    closed: Moment | None
+    timeline: tuple[Moment, ...]
+    other: str = ""
+    because: Entry | None = None
+    lock: Entry | None = None
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class HeldFacts:
+    """CTX301.  ``wanted`` is false for ``assert_not_held``; ``by`` tells who holds it instead, in words."""
+
+    lock: str
+    wanted: bool
+    function: str
+    declared: Trace
+    held: tuple[str, ...]
+    by: str = ""
+    entry: Entry | None = None
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class ReleaseFacts:
+    """CTX302, CTX303 and CTX305: what happened to whose hold."""
+
+    lock_class: LockClass
+    holder: Owner | None = None
+    held: Entry | None = None
+    at_end: str = ""
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class FaultFacts:
+    """CTX901: the exception that switched checking off, in one line."""
+
+    error: str
+
+
+Facts = (
+    OrderFacts | SelfDeadlockFacts | NestingFacts | SleepFacts | RangeFacts | HeldFacts | ReleaseFacts | FaultFacts
+)
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """A broken rule.  ``identity`` is what makes two findings the same one (the fingerprint is its hash):
+    names and keys only, no lines."""
+
+    rule: str
+    grade: Grade
+    owner: Owner | None
+    trace: Trace
+    identity: tuple[str, ...]
+    facts: Facts
+    classes: tuple[LockClass, ...] = ()
+    allowed: str | None = None

@@ -1,0 +1,229 @@
+"""Who holds what: owners, their state, and the chain of what they are inside of.
+
+The chain is one pointer, :attr:`OwnerState.cur`, into a private trie: a
+:class:`Node` stands for "this owner holds this chain of classes and contexts".
+To take a lock is one lookup of its step among the node's children; to release it
+is to go back to the parent.  A lookup that finds nothing is the only thing that
+ever costs more: it validates the new chain, once.
+
+Invariants: only an owner's own thread writes its ``cur`` (anyone else leaves a
+note in ``drops``); ``lock.node`` is the node that its acquisition made, and is
+written only by who holds the lock; nodes are never shared between owners, so
+``cur is lock.node`` says at once that a release is the expected one.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, Final
+
+from ctxcheck.engine.classes import EVERYTHING, Step
+from ctxcheck.engine.raw import get_ident, thread_name
+from ctxcheck.engine.sites import EMPTY, Trace
+
+if TYPE_CHECKING:
+    from ctxcheck.engine.brackets import Bracket
+
+
+class Node(dict["Step", "Node"]):
+    """One position in an owner's trie; the dictionary holds its cached children.
+
+    ``allows`` is what the owner may still do here (the intersection over the chain), ``trace``
+    where this owner first took this chain.  After a release in the middle the entries above hang
+    elsewhere: each new node ``stands_for`` the one that the lock still points to.
+    """
+
+    __slots__ = ("_stands_for", "allows", "parent", "state", "step", "trace")
+
+    allows: int
+    parent: Node
+    state: OwnerState
+
+    def __init__(
+        self, parent: Node | None, step: Step, state: OwnerState, trace: Trace, *, stands_for: Node | None = None
+    ) -> None:
+        self.parent = self if parent is None else parent
+        self._stands_for = stands_for
+        self.step = step
+        self.state = state
+        self.allows = EVERYTHING if parent is None else parent.allows & ~step.takes
+        self.trace = trace
+
+    def __missing__(self, step: Step) -> Node | None:
+        return None
+
+    __hash__ = object.__hash__  # type: ignore[assignment]  # identity, as for any position
+
+    def __eq__(self, other: object) -> bool:
+        return self is other
+
+    def __ne__(self, other: object) -> bool:
+        return self is not other
+
+    def __repr__(self) -> str:
+        return f"<Node {[n.step for n in self.chain()]}>"
+
+    @property
+    def stands_for(self) -> Node:
+        """The node that the lock of this entry points to: this one, unless the chain was rehung."""
+        # no reference to itself by default: a node would be garbage that only the collector frees
+        return self if self._stands_for is None else self._stands_for
+
+    def chain(self) -> Iterator[Node]:
+        """The entries of this chain, innermost first, without the root."""
+        node = self
+        while node.parent is not node:
+            yield node
+            node = node.parent
+
+    def held(self) -> Iterator[Node]:
+        """The entries that are locks, innermost first."""
+        return (node for node in self.chain() if node.step.lock_class is not None)
+
+    def because(self, permission: int) -> Node | None:
+        """The entry that took ``permission`` away: the outermost one that does."""
+        found = None
+        for node in self.chain():
+            if node.step.takes & permission:
+                found = node
+        return found
+
+
+class Void(Node):
+    """The chain of an owner that isn't being checked: every step leads back to it.
+
+    With it in ``cur`` the hot path runs unchanged and learns nothing, so that "off" and
+    "not now" need no test there.
+    """
+
+    __slots__ = ()
+
+    def __missing__(self, step: Step) -> Node:
+        if step.lock_class is not None:
+            self[step] = self  # found without a call the next time; classes are few and stay
+        return self
+
+
+class Owner:
+    """A thread (or, later, a task): a serial number of our own, since idents are reused."""
+
+    __slots__ = ("ident", "kind", "name", "serial")
+
+    def __init__(self, serial: int, ident: int, kind: str = "thread") -> None:
+        self.serial = serial
+        self.ident = ident
+        self.kind = kind
+        self.name: str | None = None
+
+    def learn_name(self) -> None:
+        """Look the name up if it isn't known yet: a thread is registered a little after it starts."""
+        if self.name is None:
+            self.name = thread_name(self.ident)
+
+    def __str__(self) -> str:
+        return f"{self.kind} '{self.name or f'{self.kind}-{self.serial}'}'"
+
+
+class OwnerState:
+    """Everything mutable about one owner in one session.
+
+    ``cur`` is its chain, ``drops`` the nodes that others released for it, ``instances`` the held locks
+    of classes whose instances matter, ``waiting`` the lock that it is blocked on, ``brackets`` its
+    open ranges.  ``engine`` is the validator that it reports to, or ``None`` when off.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "brackets",
+        "cur",
+        "drops",
+        "ended",
+        "engine",
+        "instances",
+        "owner",
+        "root",
+        "waiting",
+    )  # fmt: skip
+
+    def __init__(self, owner: Owner, engine: Any) -> None:
+        self.owner = owner
+        self.engine = engine
+        self.root = Node(None, ROOT_STEP, self, EMPTY)
+        self.cur: Node = self.root
+        self.drops: deque[Node] = deque()
+        self.instances: list[tuple[Node, Any]] = []
+        self.waiting: Any = None
+        self.brackets: list[Bracket] = []
+        self.ended = False
+
+    def is_current(self) -> bool:
+        """Whether the calling thread is this owner."""
+        return self.owner.ident == get_ident() and not self.ended
+
+    def settle(self) -> None:
+        """Take off the chain what others have released for this owner."""
+        while self.drops:
+            self.unlink(self.drops.popleft())
+
+    def unlink(self, node: Node) -> bool:
+        """Take the entry that stands for ``node`` off the chain, wherever in it that is; returns whether it was there.
+
+        For the owner's own thread only.  What was taken inside it stays held: it is hung on
+        the shorter chain, in nodes that are never cached, so that a chain which was only ever
+        reached by releasing in the middle is still validated when it is taken in full.
+        """
+        above: list[Node] = []
+        walk = self.cur
+        while walk.stands_for is not node:
+            if walk.parent is walk:
+                return False
+            above.append(walk)
+            walk = walk.parent
+        shorter = walk.parent
+        for old in reversed(above):
+            shorter = Node(shorter, old.step, self, old.trace, stands_for=old.stands_for)
+        self.cur = shorter
+        if self.instances:
+            self.instances = [pair for pair in self.instances if pair[0] is not node]
+        return True
+
+    def dissolve(self) -> None:
+        """Take the trie apart, so that it is freed at once, also where the collector is off."""
+        nodes: list[Node] = [self.root, self.cur]
+        self.cur = self.root = VOID
+        self.instances = []
+        while nodes:
+            node = nodes.pop()
+            nodes.extend(node.values())
+            node.clear()
+            if node.parent is node:
+                node.parent = VOID
+
+    def find(self, node: Node) -> Node | None:
+        """Return the entry of the chain that stands for ``node``, if it is still on it."""
+        return next((entry for entry in self.cur.chain() if entry.stands_for is node), None)
+
+
+#: The step of every root; it is no lock and takes nothing away.
+ROOT_STEP: Final = Step(None, None, 0)
+
+
+class _Off(OwnerState):
+    """The one state that everybody shares while nothing is being checked."""
+
+    __slots__ = ()
+
+    def __init__(self) -> None:
+        super().__init__(Owner(0, 0), None)
+        self.cur = VOID
+
+
+def _make_void() -> Void:
+    owner_state: Any = None
+    return Void(None, ROOT_STEP, owner_state, EMPTY)
+
+
+#: Where an owner stands that isn't being checked.
+VOID: Final[Node] = _make_void()
+OFF: Final[OwnerState] = _Off()

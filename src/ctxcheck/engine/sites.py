@@ -1,0 +1,121 @@
+"""Where something happened: captured cheaply, resolved when a report needs it.
+
+A :class:`Trace` keeps ``(code, lasti)`` pairs only: no frames (they pin locals),
+no line numbers (decoding the line table is dearer than the whole capture), no
+text.  Code objects are kept alive and compared by identity: hashing one hashes
+its contents.
+"""
+
+from __future__ import annotations
+
+import os
+from types import CodeType, FrameType
+from typing import Final, NamedTuple
+
+from ctxcheck.engine.raw import get_frame
+
+#: Frames whose code lives here are the validator's own and never part of a trace's head.
+PACKAGE_DIR: Final = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
+#: The file name of generated wrappers; they count as ours.
+GENERATED: Final = "<ctxcheck marker>"
+
+MAX_DEPTH: Final = 64
+
+
+def is_own(code: CodeType) -> bool:
+    """Whether this code belongs to ctxcheck itself."""
+    name = code.co_filename
+    return name.startswith(PACKAGE_DIR) or name == GENERATED
+
+
+class Place(NamedTuple):
+    """One resolved entry of a trace.  Lines count from 1, columns (of UTF-8 bytes) from 0; -1 is unknown."""
+
+    filename: str
+    line: int
+    function: str
+    end_line: int = -1
+    column: int = -1
+    end_column: int = -1
+
+
+def resolve(code: CodeType, lasti: int) -> Place:
+    """Return file, line, function and, where the interpreter kept them, columns of one instruction."""
+    line, end_line, column, end_column = code.co_firstlineno, -1, -1, -1
+    for index, position in enumerate(code.co_positions()):
+        if index == lasti // 2:
+            line = position[0] or line
+            end_line, column, end_column = (-1 if p is None else p for p in position[1:])
+            break
+    return Place(code.co_filename, line, code.co_qualname, end_line, column, end_column)
+
+
+class Trace:
+    """A captured stack, innermost call first.
+
+    ``codes`` and ``lastis`` run in parallel.  Immutable by convention; shared
+    freely between owners and findings.
+    """
+
+    __slots__ = ("codes", "lastis")
+
+    def __init__(self, codes: tuple[CodeType, ...], lastis: tuple[int, ...]) -> None:
+        self.codes = codes
+        self.lastis = lastis
+
+    def places(self) -> list[Place]:
+        """Resolve every entry, innermost first.  Costs tens of microseconds a frame: for reports only."""
+        return [resolve(code, lasti) for code, lasti in zip(self.codes, self.lastis, strict=True)]
+
+    def head(self) -> Place:
+        """Resolve the innermost entry; an empty trace gives a place with an empty file name."""
+        if not self.codes:
+            return Place("", 0, "?")
+        return resolve(self.codes[0], self.lastis[0])
+
+    def function(self) -> str:
+        """The innermost function's qualified name, for fingerprints."""
+        return self.codes[0].co_qualname if self.codes else "?"
+
+    def sort_key(self) -> tuple[str, str, int]:
+        """An order between traces that is the same in every process: file, function, position in it."""
+        if not self.codes:
+            return ("", "", 0)
+        return (self.codes[0].co_filename, self.codes[0].co_qualname, self.lastis[0])
+
+
+EMPTY: Final = Trace((), ())
+
+
+def capture(depth: int = 1, limit: int = MAX_DEPTH) -> Trace:
+    """Capture the stack from ``depth`` frames up, without ctxcheck's own innermost frames.
+
+    Costs about 50 ns a frame; ``limit`` bounds it.
+    """
+    frame: FrameType | None = get_frame(depth)
+    while frame is not None and is_own(frame.f_code):
+        frame = frame.f_back
+    codes: list[CodeType] = []
+    lastis: list[int] = []
+    while frame is not None and len(codes) < limit:
+        codes.append(frame.f_code)
+        lastis.append(frame.f_lasti)
+        frame = frame.f_back
+    return Trace(tuple(codes), tuple(lastis))
+
+
+def still_running(trace: Trace) -> FrameType | None:
+    """Return the frame of this stack that runs ``trace``'s innermost code, if it is still on the stack.
+
+    Tells "acquired here" from "first acquired on this path here": a chain is
+    recorded once, and the code that made it may have returned since.
+    """
+    if not trace.codes:
+        return None
+    code = trace.codes[0]
+    frame: FrameType | None = get_frame(1)
+    while frame is not None:
+        if frame.f_code is code:
+            return frame
+        frame = frame.f_back
+    return None

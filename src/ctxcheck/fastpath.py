@@ -1,0 +1,314 @@
+"""The hot path: everything that runs on each acquire and release, and nothing else.
+
+A checked ``with lock:`` that its owner has done before costs two reads of
+thread-local state, one lookup and a few stores; no allocation, no call but the raw lock's.
+What the code relies on:
+
+* ``_local.st`` is the calling owner's state.  Starting and stopping a session replaces ``_local``
+  itself, so "off" is no test here: it is a state whose chain leads everywhere back to itself.
+* ``st.cur[step]`` is ``None`` for a chain that this owner hasn't taken yet; the slow path validates it.
+* ``lock.node`` is written only while the raw lock is held by the writer, and set back to
+  ``None`` *before* the raw release.
+* No signal handler can run between the raw acquire's return and the stores that record it, other than
+  at the call itself: that is what the ``except`` undoes.  (3.11-3.13: handlers run at calls,
+  function entries and backward jumps.)
+
+Without the GIL each of these is still one atomic operation on an object that only its own thread
+writes, but for ``lock.node``, which the raw lock orders.  The acquisition count may then lose some.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any, Final
+
+from ctxcheck.engine import slowpath
+from ctxcheck.engine.classes import WITH, LockClass, Step
+from ctxcheck.engine.owner import OFF, OwnerState
+from ctxcheck.engine.raw import RLockType, allocate_lock, local
+from ctxcheck.engine.validator import Validator
+
+
+class _OffLocal:
+    """Stands in for the thread-local state while nothing is checked."""
+
+    __slots__ = ("st",)
+
+    def __init__(self) -> None:
+        self.st = OFF
+
+
+class _End:
+    """Lives in a thread's local state, and dies with the thread."""
+
+    __slots__ = ("state",)
+
+    def __init__(self, state: OwnerState) -> None:
+        self.state = state
+
+    def __del__(self) -> None:
+        engine = self.state.engine
+        if not (engine.closed or engine.broken or self.state.ended):
+            slowpath.consult(engine.end_owner, self.state)
+
+
+_OFF_LOCAL: Final[Any] = _OffLocal()
+_local: Any = _OFF_LOCAL
+_engine: Validator | None = None
+#: Whether a session is active; read by the markers.
+active: bool = False
+
+_count: Final = slowpath.count
+
+
+def begin() -> OwnerState:
+    """Make the calling thread's state, at its first step in this session."""
+    where, engine = _local, _engine
+    if engine is None:
+        return OFF
+    state = engine.new_state()
+    where.end = _End(state)
+    where.st = state
+    return state
+
+
+def current() -> OwnerState:
+    """The calling owner's state."""
+    try:
+        state: OwnerState = _local.st
+    except AttributeError:
+        state = begin()
+    return state
+
+
+def engine() -> Validator | None:
+    """The validator that events go to."""
+    return _engine
+
+
+def activate(engine: Validator | None, where: Any = None) -> tuple[Validator | None, Any]:
+    """Make ``engine`` the one that events go to (``None``: nobody), and return what was there before.
+
+    ``where`` is the thread-local state to go on with, as returned before.
+    """
+    global _local, _engine, active
+    before = (_engine, _local)
+    _engine = engine
+    _local = _OFF_LOCAL if engine is None else (where if where is not None else local())
+    active = engine is not None
+    return before
+
+
+_undo: Final = slowpath.undo
+_slow_acquire: Final = slowpath.acquire
+_slow_release: Final = slowpath.release
+
+
+class BaseLock:
+    """A checked lock that isn't re-entrant: the record, and the hot methods."""
+
+    __slots__ = ("__weakref__", "_acquire", "_release", "node", "order_key", "step", "token")
+
+    node: Any
+    step: Step
+
+    def _setup(self, lock_class: LockClass, order_key: Any = None) -> None:
+        raw = allocate_lock()
+        self._acquire = raw.acquire
+        self._release = raw.release
+        self._join(lock_class, order_key)
+
+    def _join(self, lock_class: LockClass, order_key: Any = None) -> None:
+        self.node = None
+        self.step = lock_class.step(WITH)
+        self.token = lock_class.token
+        self.order_key = order_key
+        lock_class.created += 1
+
+    def __del__(self, forget: Callable[[Any], None] = slowpath.forget) -> None:
+        # a lock that goes while it is held must not stay on its holder's chain
+        if self.node is not None:
+            forget(self)
+
+    def __enter__(self) -> bool:
+        try:
+            st = _local.st
+        except AttributeError:
+            st = begin()
+        if self.node is not None or (n := st.cur[self.step]) is None:
+            return _slow_acquire(self, st, self.step)
+        try:
+            counted = _count()
+            self._acquire()
+            st.cur = self.node = n
+        except BaseException:
+            _undo(self)
+            raise
+        return counted
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        try:
+            st = _local.st
+        except AttributeError:
+            st = begin()
+        n = self.node
+        if st.cur is not n:
+            return _slow_release(self, st)
+        self.node = None
+        st.cur = n.parent
+        self._release()
+
+    def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
+        """As :meth:`threading.Lock.acquire`; validated before it can block."""
+        try:
+            st = _local.st
+        except AttributeError:
+            st = begin()
+        if (
+            blocking is True
+            and timeout == -1
+            and self.node is None
+            and (n := st.cur[self.step.by_call]) is not None
+        ):
+            try:
+                counted = _count()
+                self._acquire()
+                st.cur = self.node = n
+            except BaseException:
+                _undo(self)
+                raise
+            return counted
+        return _slow_acquire(self, st, self.step.by_call, blocking, timeout)
+
+    def release(self) -> None:
+        """As :meth:`threading.Lock.release`."""
+        try:
+            st = _local.st
+        except AttributeError:
+            st = begin()
+        n = self.node
+        if st.cur is not n:
+            return _slow_release(self, st)
+        self.node = None
+        st.cur = n.parent
+        self._release()
+
+
+_rlock_acquire: Final = RLockType.acquire
+_rlock_release: Final = RLockType.release
+
+
+class RLock(RLockType):  # type: ignore[misc, valid-type]  # pyright: ignore[reportGeneralTypeIssues, reportUntypedBaseClass]
+    """A checked re-entrant lock: the interpreter's own, with the record beside it.
+
+    A subclass, so that what tests for or derives from the type of ``threading.RLock()`` goes on
+    working.  Re-entry puts a :class:`~ctxcheck.engine.slowpath.Reentry` in place of the node, so that the
+    path without re-entry has no test for it.
+    """
+
+    __slots__ = ("node", "order_key", "step", "token")
+
+    node: Any
+    step: Step
+
+    _acquire = _rlock_acquire
+    _release = _rlock_release
+
+    def _join(self, lock_class: LockClass, order_key: Any = None) -> None:
+        self.node = None
+        self.step = lock_class.step(WITH)
+        self.token = lock_class.token
+        self.order_key = order_key
+        lock_class.created += 1
+
+    def __del__(self, forget: Callable[[Any], None] = slowpath.forget) -> None:
+        if self.node is not None:
+            forget(self)
+
+    def __enter__(self) -> bool:
+        try:
+            st = _local.st
+        except AttributeError:
+            st = begin()
+        if self.node is not None or (n := st.cur[self.step]) is None:
+            return _slow_reacquire(self, st, self.step)
+        try:
+            counted = _count()
+            _rlock_acquire(self)
+            st.cur = self.node = n
+        except BaseException:
+            _undo_rlock(self)
+            raise
+        return counted
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        try:
+            st = _local.st
+        except AttributeError:
+            st = begin()
+        n = self.node
+        if st.cur is not n:
+            return _slow_rerelease(self, st)
+        self.node = None
+        st.cur = n.parent
+        _rlock_release(self)
+
+    def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
+        """As :meth:`threading.RLock.acquire`; validated before it can block."""
+        try:
+            st = _local.st
+        except AttributeError:
+            st = begin()
+        if (
+            blocking is True
+            and timeout == -1
+            and self.node is None
+            and (n := st.cur[self.step.by_call]) is not None
+        ):
+            try:
+                counted = _count()
+                _rlock_acquire(self)
+                st.cur = self.node = n
+            except BaseException:
+                _undo_rlock(self)
+                raise
+            return counted
+        return _slow_reacquire(self, st, self.step.by_call, blocking, timeout)
+
+    def release(self) -> None:
+        """As :meth:`threading.RLock.release`."""
+        try:
+            st = _local.st
+        except AttributeError:
+            st = begin()
+        n = self.node
+        if st.cur is not n:
+            return _slow_rerelease(self, st)
+        self.node = None
+        st.cur = n.parent
+        _rlock_release(self)
+
+    # What threading.Condition uses, so that a wait is seen as a release and an acquire.
+
+    def _release_save(self) -> Any:
+        return slowpath.release_save(self, current())
+
+    def _acquire_restore(self, saved: Any) -> None:
+        slowpath.acquire_restore(self, current(), saved)
+
+    def _at_fork_reinit(self) -> None:
+        slowpath.forget(self)
+        RLockType._at_fork_reinit(self)  # type: ignore[attr-defined]
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        raise TypeError("cannot pickle '_thread.RLock' object")
+
+
+_slow_reacquire: Final = slowpath.reacquire
+_slow_rerelease: Final = slowpath.rerelease
+_undo_rlock: Final = slowpath.undo_rlock
