@@ -1,0 +1,267 @@
+"""``track``: any object that is acquired and released takes part without being ours.
+
+A readers-writer lock, a file lock, a lock on another machine: its own methods do the work, and a
+stand-in tells the validator.  Several owners may hold it at once (shared), so the holds are kept a list an owner;
+there is no fast path.
+"""
+
+from __future__ import annotations
+
+import difflib
+from types import TracebackType
+from typing import Any, Final, Literal, final
+
+from ctxcheck import fastpath
+from ctxcheck.engine import slowpath
+from ctxcheck.engine.classes import (
+    ACQUIRE,
+    KINDS,
+    RECURSIVE,
+    RECURSIVE_TIMED,
+    RECURSIVE_TRY,
+    SHARED,
+    SHARED_TIMED,
+    SHARED_TRY,
+    TIMED,
+    TRY,
+    WITH,
+    LockClass,
+    Mode,
+)
+from ctxcheck.engine.owner import VOID, Node, OwnerState
+from ctxcheck.locks.naming import classify
+from ctxcheck.locks.plain import check_name
+
+Shared = bool | Literal["recursive"] | tuple[str, str]
+
+#: (waits, timed) -> mode, for each way of sharing.
+_EXCLUSIVE: Final = {(True, False): ACQUIRE, (True, True): TIMED, (False, False): TRY}
+_SHARED: Final = {(True, False): SHARED, (True, True): SHARED_TIMED, (False, False): SHARED_TRY}
+_RECURSIVE: Final = {(True, False): RECURSIVE, (True, True): RECURSIVE_TIMED, (False, False): RECURSIVE_TRY}
+
+
+def track(obj: Any, *, name: str | None = None, kind: str = "lock", shared: Shared = False) -> Tracked:
+    """Return a stand-in for ``obj`` whose acquisitions are validated.
+
+    Args:
+        obj: anything with ``acquire`` and ``release``; its other attributes are reached through the stand-in.
+        name: the lock class's key and display name; by default the place that calls ``track`` tells.
+        kind: "lock" (its holder may sleep), "rlock" (re-entrant), "spin" (its holder may not sleep) or "semaphore".
+        shared: whether it can be held shared, by ``acquire(shared=True)`` or ``with tracked.shared():``.
+            ``True``: obj's own ``acquire`` takes ``shared=True``.  ``"recursive"``: as well, and a reader is let in
+            while a writer waits, so that readers never hold each other up.  A pair of method names, such as
+            ``("acquire_read", "release_read")``: those are called for shared holds.
+
+    Raises:
+        TypeError: if obj can't be acquired and released, or lacks a named method.
+        ValueError: for an unknown kind.
+    """
+    check_name("track", name)
+    if kind not in KINDS:
+        near = difflib.get_close_matches(str(kind), KINDS, 1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise ValueError(f"track: kind={kind!r} is not one of {', '.join(KINDS)}{hint}")
+    pair = ("acquire", "release") if shared in (True, False, "recursive") else shared
+    if not (isinstance(pair, tuple) and len(pair) == 2 and all(isinstance(part, str) for part in pair)):
+        raise TypeError(f"track: shared={shared!r} is not True, False, 'recursive' or a pair of method names")
+    for method in ("acquire", "release", *pair):
+        if not callable(getattr(obj, method, None)):
+            raise TypeError(f"track: {type(obj).__qualname__} object has no method {method}()")
+    return Tracked(obj, classify(KINDS[kind], name)[0], shared, pair)
+
+
+@final
+class Tracked:
+    """A stand-in made by :func:`track`."""
+
+    __slots__ = (
+        "__weakref__", "_holds", "_modes", "_obj", "_shared_call", "_shared_methods", "lock_class", "order_key",
+        "token",
+    )  # fmt: skip
+
+    def __init__(self, obj: Any, lock_class: LockClass, shared: Shared, pair: tuple[str, str]) -> None:
+        self._obj = obj
+        self._shared_methods = pair
+        self._shared_call: dict[str, Any] = {"shared": True} if shared in (True, "recursive") else {}
+        self._modes = None if shared is False else _RECURSIVE if shared == "recursive" else _SHARED
+        self._holds: dict[int, list[Node]] = {}
+        self.lock_class = lock_class
+        self.token = lock_class.token
+        self.order_key = None
+        lock_class.created += 1
+
+    def acquire(self, *args: Any, shared: bool = False, **kwargs: Any) -> Any:
+        """Acquire the object, with its own arguments; ``shared=True`` for a shared hold.
+
+        ``blocking`` and ``timeout`` are understood as ``threading.Lock.acquire`` has them.  Returns what the object's
+        method returns; a false value other than ``None`` means that it wasn't acquired.
+        """
+        return self._acquire(args, kwargs, shared=bool(shared))
+
+    def release(self, *args: Any, shared: bool | None = None, **kwargs: Any) -> Any:
+        """Release the caller's innermost hold; ``shared=True`` the innermost shared one.
+
+        Returns what the object's method returns.
+        """
+        st = fastpath.current()
+        node = self._pop(st, shared)
+        if node is not None and node is not VOID:
+            was_shared = bool(node.step.mode is not None and node.step.mode.shared)
+            slowpath.consult(slowpath.drop, self.lock_class, node, st)
+        else:
+            was_shared = bool(shared)
+            if node is None and st.engine is not None and st.cur is not VOID:
+                self._stray(st)
+        if was_shared and self._shared_methods[1] != "release":
+            return getattr(self._obj, self._shared_methods[1])(*args, **kwargs)
+        return self._obj.release(*args, **kwargs)
+
+    def shared(self) -> SharedHold:
+        """A shared hold, for a ``with`` block."""
+        return SharedHold(self)
+
+    def held_by(self, state: OwnerState) -> Node | None:
+        """The node of this owner's innermost hold, if it has one."""
+        holds = self._holds.get(state.owner.serial)
+        return holds[-1] if holds else None
+
+    @property
+    def node(self) -> Node | None:
+        """The node of some holder, for who waits for whom."""
+        for holds in list(self._holds.values()):
+            if holds:
+                return holds[-1]
+        return None
+
+    def __enter__(self) -> Any:
+        return self._acquire((), {}, shared=False, scoped=True)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.release(shared=False if self._modes is not None else None)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._obj, name)
+
+    def __repr__(self) -> str:
+        return f"<tracked {self.lock_class.name}>"
+
+    # --- how -------------------------------------------------------------------
+
+    def _acquire(self, args: tuple[Any, ...], kwargs: dict[str, Any], *, shared: bool, scoped: bool = False) -> Any:
+        if shared and self._modes is None:
+            raise TypeError(f"track: `{self.lock_class.name}` has no shared mode; pass shared=... to track()")
+        if shared:
+            method = getattr(self._obj, self._shared_methods[0])
+            kwargs = {**kwargs, **self._shared_call}
+        else:
+            method = self._obj.acquire
+        st = fastpath.current()
+        if st.engine is None or st.cur is VOID:
+            result = method(*args, **kwargs)
+            if result or result is None:
+                self._push(st, VOID)
+            return result
+        mode = self._mode(args, kwargs, shared=shared, scoped=scoped)
+        reentered = self._check_own(st, mode)
+        node: Node | None = None
+        if not reentered and mode.waits:
+            node = self._step(st, mode)
+        st.waiting = self if mode.waits else None
+        try:
+            result = method(*args, **kwargs)
+        finally:
+            st.waiting = None
+            st.engine.no_longer_blocked(st)
+        if not result and result is not None:
+            return result
+        if reentered:
+            self._push(st, VOID)
+            return result
+        if node is None:
+            node = self._step(st, mode)
+        self._push(st, node)
+        if node is not VOID:
+            st.cur = node
+        return result
+
+    def _mode(self, args: tuple[Any, ...], kwargs: dict[str, Any], *, shared: bool, scoped: bool) -> Mode:
+        blocking = kwargs.get("blocking", args[0] if args else True)
+        timeout = kwargs.get("timeout", args[1] if len(args) > 1 else None)
+        waits = bool(blocking) and timeout != 0
+        timed = waits and isinstance(timeout, (int, float)) and timeout >= 0
+        if scoped and not shared:
+            return WITH
+        return ((self._modes or _SHARED) if shared else _EXCLUSIVE)[waits, timed]
+
+    def _step(self, st: OwnerState, mode: Mode) -> Node:
+        step = self.lock_class.step(mode)
+        node: Node | None = st.cur[step]
+        if node is None:
+            node = slowpath.consult(st.engine.acquire, st, step, self)
+        return VOID if node is None or node.parent is not st.cur else node
+
+    def _check_own(self, st: OwnerState, mode: Mode) -> bool:
+        """Whether the caller re-enters it, which adds nothing; what can never succeed is CTX002."""
+        holds = [n for n in self._holds.get(st.owner.serial, ()) if n is not VOID]
+        if not holds or not mode.waits:
+            return False
+        if self.lock_class.kind.reentrant:
+            return True
+        both_shared = mode.shared and all(n.step.mode is not None and n.step.mode.shared for n in holds)
+        if both_shared:
+            return mode.recursive
+        if not mode.timed and not self.lock_class.kind.resource and st.find(holds[-1]) is not None:
+            slowpath.consult(st.engine.self_deadlock, st, self.lock_class, holds[-1])
+        return False
+
+    def _push(self, st: OwnerState, node: Node) -> None:
+        self._holds.setdefault(st.owner.serial, []).append(node)
+
+    def _pop(self, st: OwnerState, shared: bool | None) -> Node | None:
+        holds = self._holds.get(st.owner.serial)
+        if not holds:
+            return None
+        index = len(holds) - 1
+        if shared is not None:
+            fitting = [
+                i
+                for i, node in enumerate(holds)
+                if node is VOID or (node.step.mode is not None and node.step.mode.shared == shared)
+            ]
+            index = fitting[-1] if fitting else index
+        node = holds.pop(index)
+        if not holds:
+            self._holds.pop(st.owner.serial, None)
+        return node
+
+    def _stray(self, st: OwnerState) -> None:
+        """A release by somebody who doesn't hold it."""
+        for serial, holds in list(self._holds.items()):
+            if holds and holds[-1] is not VOID:
+                node = holds[-1]
+                slowpath.consult(st.engine.foreign_release, st, self.lock_class, node)
+                if not self.lock_class.kind.owned:
+                    self._holds.pop(serial, None)
+                return
+        if not self.lock_class.kind.resource:
+            slowpath.consult(st.engine.unbalanced_release, st, self.lock_class)
+
+
+@final
+class SharedHold:
+    """``with tracked.shared():``"""
+
+    __slots__ = ("_tracked",)
+
+    def __init__(self, tracked: Tracked) -> None:
+        self._tracked = tracked
+
+    def __enter__(self) -> Any:
+        return self._tracked.acquire(shared=True)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._tracked.release(shared=True)
