@@ -1,0 +1,130 @@
+"""From what the engine found to what people read: a Finding becomes a Violation with sentences and source lines.
+
+Done outside of the validator's mutex, when the finding is made and again for the final verdict; both give the
+same report.  No code of the program runs in here, and nothing here raises.
+"""
+
+from __future__ import annotations
+
+import binascii
+import re
+from typing import Final
+
+from ctxcheck.engine.findings import (
+    FaultFacts,
+    Finding,
+    HeldFacts,
+    NestingFacts,
+    OrderFacts,
+    RangeFacts,
+    ReleaseFacts,
+    SelfDeadlockFacts,
+    SleepFacts,
+)
+from ctxcheck.engine.rules import RULES, find_rule
+from ctxcheck.engine.violations import Violation
+from ctxcheck.reports.compose_context import write_sleep
+from ctxcheck.reports.compose_held import write_fault, write_held, write_release
+from ctxcheck.reports.compose_order import write_order
+from ctxcheck.reports.compose_range import write_range
+from ctxcheck.reports.compose_self import write_nesting, write_self_deadlock
+from ctxcheck.reports.draft import Draft
+from ctxcheck.reports.sourcetext import Sources, outline, plain, without_scopes
+
+_ALLOW: Final = re.compile(r"#\s*ctxcheck:\s*allow\[([^\]]*)\]((?:(?!#\s*ctxcheck:).)*)")
+
+
+def compose(finding: Finding, *, cwd: str | None = None, stack_depth: int = 20) -> Violation:
+    """Return the report on a finding.
+
+    Args:
+        finding: what the engine found.
+        cwd: the folder that shown paths are relative to, where they are below it; by default the working directory.
+        stack_depth: how many calls of a stack are kept, from the innermost on.
+
+    Costs about a millisecond, and the reading of source files that aren't in :mod:`linecache` yet.  Never raises:
+    what can't be found out is left empty, and if all else fails the report has no more than the rule and its title.
+    """
+    try:
+        draft = Draft(finding, Sources(cwd), stack_depth)
+        _write(draft)
+        return draft.violation().replace(fingerprint=fingerprint(finding))
+    except Exception as error:  # a report without details is better than none
+        return _bare(finding, error)
+
+
+def fingerprint(finding: Finding) -> str:
+    """Return the name that the finding has in every run: the rule, and eight digits that its identity gives."""
+    rule = plain(finding.rule)
+    text = "\0".join((rule, *map(without_scopes, finding.identity)))
+    # a checksum will do, and `hashlib` would load a library of megabytes into the program at an odd moment
+    return f"{rule}-{binascii.crc32(text.encode('utf-8', 'backslashreplace')):08x}"
+
+
+def inline_allow(violation: Violation) -> str | None:
+    """Return the reason of an ``allow`` comment on one of the finding's lines that accepts it, or ``None``.
+
+    The comment is ``# ctxcheck: allow[CTX101] reason``: codes or slugs, several of them separated by
+    commas.  Without a reason it doesn't count.
+    """
+    for site in violation.sites:
+        start = outline(site.text).comment
+        if start < 0 or "ctxcheck" not in site.text:
+            continue
+        for names, rest in _ALLOW.findall(site.text[start:]):
+            reason = rest.strip()
+            if (
+                reason
+                and not reason.startswith("#")
+                and any(_is_rule(name, violation.rule) for name in names.split(","))
+            ):
+                return str(reason)
+    return None
+
+
+def _is_rule(name: str, code: str) -> bool:
+    rule = find_rule(name.strip())
+    return rule is not None and rule.code == code
+
+
+def _write(draft: Draft) -> None:
+    facts = draft.finding.facts
+    match facts:
+        case OrderFacts():
+            write_order(draft, facts)
+        case SelfDeadlockFacts():
+            write_self_deadlock(draft, facts)
+        case NestingFacts():
+            write_nesting(draft, facts)
+        case SleepFacts():
+            write_sleep(draft, facts)
+        case RangeFacts():
+            write_range(draft, facts)
+        case HeldFacts():
+            write_held(draft, facts)
+        case ReleaseFacts():
+            write_release(draft, facts)
+        case FaultFacts():
+            write_fault(draft, facts)
+
+
+def _bare(finding: Finding, error: Exception) -> Violation:
+    rule = RULES.get(finding.rule)
+    note = f"the details are missing: putting them together failed with {type(error).__name__}"
+    violation = Violation(
+        finding.rule,
+        rule.slug if rule is not None else "",
+        finding.grade,
+        rule.title if rule is not None else finding.rule,
+        allowed_by=finding.allowed,
+        notes=(note,),
+    )
+    try:
+        classes = dict.fromkeys(finding.classes)
+        return violation.replace(
+            fingerprint=fingerprint(finding),
+            locks=tuple(plain(c.name) for c in classes),
+            keys=tuple(plain(c.key) for c in classes),
+        )
+    except Exception:
+        return violation

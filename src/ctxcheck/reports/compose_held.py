@@ -1,0 +1,129 @@
+"""Reports on who holds a lock, and on the checker itself: CTX301 to CTX305, CTX901."""
+
+from __future__ import annotations
+
+from ctxcheck.engine.findings import FaultFacts, HeldFacts, ReleaseFacts
+from ctxcheck.reports.draft import Draft, at_end_of, here
+from ctxcheck.reports.sourcetext import as_call, code, plain, short_name
+
+
+def write_held(draft: Draft, facts: HeldFacts) -> None:
+    """CTX301."""
+    finding = draft.finding
+    owner = draft.owner(finding.owner)
+    lock = code(facts.lock)
+    name = short_name(facts.function)
+    # the calls of that name check for themselves; anything else is a function that was marked
+    asked = name in ("", "assert_held", "assert_not_held")
+    declared = draft.where(facts.declared)
+    if facts.wanted:
+        subject = f"{lock} must be held here" if asked else f"{code(name)} needs {lock} to be held"
+        by = plain(facts.by)
+        # held, but shared where exclusive was asked for, or the other way round
+        otherwise = facts.entry is not None
+        draft.message = f"lock not held: {subject}, and {owner} doesn't hold it{' in that way' if otherwise else ''}"
+        marked = f": declared @requires_lock at {declared}" if declared and not asked else ""
+        draft.site("now", finding.trace, f"{'checked' if asked else 'called'} without {lock}{marked}")
+        if facts.entry is not None:
+            draft.site("earlier", facts.entry.trace, f"{lock} was {here(facts.entry.exact)}")
+        draft.note(f"{lock}: {by}" if by else "")
+        around = "this place" if asked else f"the call of {as_call(name)}"
+        draft.help(f"acquire {lock} {'in the way that is asked for, ' if otherwise else ''}around {around}")
+        if by.endswith("' holds it"):
+            draft.help("if that one holds it on purpose and waits meanwhile, let it do this work itself")
+        elif not otherwise:
+            draft.help("if nobody else can know of the object yet, do this work in a function that isn't marked")
+    else:
+        subject = f"{lock} must not be held here" if asked else f"{code(name)} must not run with {lock} held"
+        draft.message = f"lock held: {subject}, and {owner} holds it"
+        draft.site("now", finding.trace, f"{'checked' if asked else 'called'} with {lock} held")
+        if facts.entry is not None:
+            draft.site("held_now", facts.entry.trace, f"{lock} was {here(facts.entry.exact)}")
+            lock_class = facts.entry.step.lock_class
+            if lock_class is not None:
+                call = "this check" if asked else f"calling {as_call(name)}"
+                draft.help(draft.leave(lock_class, facts.entry.trace, call, finding.trace))
+        if not draft.helps:
+            draft.help(f"release {lock} before this")
+    draft.held += [plain(text) for text in facts.held]
+    draft.stack("stack", finding.owner, finding.trace)
+    draft.note("locks that this owner holds: " + (", ".join(code(text) for text in facts.held) or "none"))
+    draft.allow_line(finding.trace)
+
+
+def write_release(draft: Draft, facts: ReleaseFacts) -> None:
+    """CTX302, CTX303 and CTX305."""
+    rule = draft.finding.rule
+    if rule == "CTX302":
+        _foreign(draft, facts)
+    elif rule == "CTX303":
+        _left_held(draft, facts)
+    else:
+        _unbalanced(draft, facts)
+    draft.made_at([facts.lock_class])
+    draft.allow_line(draft.finding.trace)
+
+
+def _foreign(draft: Draft, facts: ReleaseFacts) -> None:
+    finding = draft.finding
+    lock = draft.quote(facts.lock_class)
+    owner = draft.owner(finding.owner)
+    holder = draft.owner(facts.holder) if facts.holder is not None else "another thread"
+    draft.message = f"foreign release: {owner} releases {lock}, which {holder} holds"
+    draft.site("now", finding.trace, f"{owner} releases {lock} here")
+    if facts.held is not None:
+        acquired = here(facts.held.exact)
+        draft.site("held_now", facts.held.trace, f"{lock} was {acquired} by {holder}")
+    draft.stack("stack now", finding.owner, finding.trace)
+    if facts.held is not None:
+        draft.stack("stack of the holder", facts.holder, facts.held.trace)
+    if facts.lock_class.kind.owned:
+        draft.note(
+            f"only its holder may release a lock of this kind; the call raises RuntimeError, and {holder} keeps it"
+        )
+    else:
+        draft.note(f"{holder} still believes that it is alone, and somebody else can enter now")
+    draft.help("let whoever acquired the lock release it, best with `with`")
+    draft.help("use an Event, a Semaphore or a Condition to signal another thread: one sets it, another one waits")
+
+
+def _left_held(draft: Draft, facts: ReleaseFacts) -> None:
+    finding = draft.finding
+    lock = draft.quote(facts.lock_class)
+    owner = draft.owner(facts.holder or finding.owner)
+    when = at_end_of(facts.at_end)
+    draft.message = f"lock left held: {owner} still held {lock} {when}"
+    first = facts.held is not None and not facts.held.exact
+    place = "acquired here, or on a later pass of this path," if first else "acquired here,"
+    draft.site("now", finding.trace, f"{place} and still held {when}")
+    draft.held.append(draft.name(facts.lock_class))
+    draft.stack("stack of the acquire", finding.owner, finding.trace)
+    draft.note(f"nobody is left to release {lock}: the next one who needs it waits for ever")
+    if finding.grade == "possible":
+        draft.note("a plain Lock may be released by another thread; by the end of the run none did")
+    draft.help("use `with`, which releases on every way out")
+    draft.help("put the release into a `finally`, with the acquire right before the `try`")
+
+
+def _unbalanced(draft: Draft, facts: ReleaseFacts) -> None:
+    finding = draft.finding
+    lock = draft.quote(facts.lock_class)
+    owner = draft.owner(finding.owner)
+    draft.message = f"unbalanced release: {owner} releases {lock}, which nobody holds"
+    draft.site("now", finding.trace, f"{lock} is released here, and isn't held")
+    draft.stack("stack", finding.owner, finding.trace)
+    draft.note("the call raises RuntimeError; at another moment it would free a lock that somebody else holds")
+    draft.help("use `with`, which pairs the two")
+    draft.help("put the acquire right before the `try` whose `finally` releases, never into a condition")
+
+
+def write_fault(draft: Draft, facts: FaultFacts) -> None:
+    """CTX901."""
+    finding = draft.finding
+    draft.message = "checking was switched off by an internal fault"
+    if finding.trace.codes:
+        draft.site("now", finding.trace, "checking ended here")
+        draft.stack("stack", finding.owner, finding.trace)
+    draft.note(plain(facts.error))
+    draft.note("everything up to this moment was checked, and nothing after it")
+    draft.help("this is a fault of ctxcheck, not of the program: report it, with what CTXCHECK_DEBUG=1 prints")

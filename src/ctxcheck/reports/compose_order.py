@@ -1,0 +1,356 @@
+"""Reports on the order of locks: CTX001, in a run that got past it and in one that hangs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final, NamedTuple
+
+from ctxcheck.engine.classes import LockClass, Mode
+from ctxcheck.engine.findings import OrderFacts
+from ctxcheck.engine.graph import Witness
+from ctxcheck.engine.owner import Owner
+from ctxcheck.engine.sites import EMPTY, Trace
+from ctxcheck.engine.verdict import Cycle
+from ctxcheck.engine.violations import Scenario, Step
+from ctxcheck.reports.draft import Draft, and_list, here, times
+from ctxcheck.reports.sourcetext import call_name, plain
+
+#: Names of a cycle that a headline lists; of a longer one the middle is left out.
+_MAX_NAMES: Final = 8
+
+
+class _Order(NamedTuple):
+    """One order of a cycle: ``owner`` held ``source`` (``held_at``) when it asked for ``target`` (``taken_at``).
+
+    Of an owner that is stuck it may not be known where it took what it holds; then that trace is empty.
+    """
+
+    source: LockClass
+    target: LockClass
+    owner: Owner
+    held_at: Trace
+    taken_at: Trace
+    mode: Mode | None = None
+    origin: str = ""
+
+    def outer(self) -> str:
+        """The function in which it all happens: the one that took the first lock, while it still ran."""
+        codes = self.taken_at.codes
+        if not self.held_at.codes or self.held_at.codes[0] in codes:
+            return call_name((self.held_at if self.held_at.codes else self.taken_at).function())
+        for scope in self.held_at.codes:
+            if any(scope is other for other in codes):
+                return call_name(scope.co_qualname)
+        return call_name(self.held_at.function())
+
+    def on_stack(self) -> bool:
+        """Whether the code that took the first lock was still running."""
+        return bool(self.held_at.codes) and any(scope is self.held_at.codes[0] for scope in self.taken_at.codes)
+
+    def callee(self) -> str:
+        """What the function with the first lock calls on the way to the second; empty if it takes that itself."""
+        for index, scope in enumerate(self.taken_at.codes):
+            if self.held_at.codes and scope is self.held_at.codes[0]:
+                return call_name(self.taken_at.codes[index - 1].co_qualname) if index else ""
+        return ""
+
+
+def write_order(draft: Draft, facts: OrderFacts) -> None:
+    """CTX001."""
+    if facts.stuck:
+        orders = _stuck_orders(facts)
+        _stuck(draft, orders)
+    else:
+        orders = _orders(draft, facts.cycle)
+        _inversion(draft, facts.cycle, orders)
+    for index, order in enumerate(orders):
+        if len(orders) > 2:
+            title = f"stack of order {index + 1}"
+        elif facts.stuck:
+            title = "stack now"
+        else:
+            title = "stack then" if index else "stack now"
+        draft.stack(title, order.owner, order.taken_at)
+    draft.made_at(facts.cycle.classes)
+    _counts(draft, facts.cycle)
+    _helps(draft, facts.cycle, orders)
+    if not facts.stuck:
+        draft.allow_locks(facts.cycle.classes, "if these can never run at the same time")
+
+
+def _orders(draft: Draft, cycle: Cycle) -> list[_Order]:
+    """The orders of a cycle, beginning with the one that the finding was made at."""
+    trace = draft.finding.trace
+    size = len(cycle.classes)
+    now = next((i for i, w in enumerate(cycle.witnesses) if w.taken_at is trace), size - 1)
+    orders: list[_Order] = []
+    for step in range(size):
+        index = (now + step) % size
+        witness = cycle.witnesses[index]
+        orders.append(
+            _Order(
+                cycle.classes[index],
+                cycle.classes[(index + 1) % size],
+                witness.owner,
+                witness.held_at,
+                witness.taken_at,
+                witness.taken_mode,
+                plain(witness.origin),
+            )
+        )
+    return orders
+
+
+def _stuck_orders(facts: OrderFacts) -> list[_Order]:
+    cycle = facts.cycle
+    witnesses: dict[tuple[LockClass, LockClass], Witness] = {}
+    for index, witness in enumerate(cycle.witnesses):
+        witnesses[cycle.classes[index], cycle.classes[(index + 1) % len(cycle.classes)]] = witness
+    orders: list[_Order] = []
+    for index, waiter in enumerate(facts.stuck):
+        seen = witnesses.get((waiter.holds, waiter.waits_for))
+        own = seen if seen is not None and seen.owner is waiter.owner else None
+        # The first one is where it waits, looked at from its own thread.  Of the others only where they took
+        # their last lock is known now; where they asked for the next one was recorded before they blocked.
+        taken_at = waiter.trace if index == 0 or own is None else own.taken_at
+        orders.append(
+            _Order(waiter.holds, waiter.waits_for, waiter.owner, own.held_at if own is not None else EMPTY, taken_at)
+        )
+    return orders
+
+
+# --- the headline and the places ---------------------------------------------------------
+
+
+def _inversion(draft: Draft, cycle: Cycle, orders: Sequence[_Order]) -> None:
+    size = len(cycle.classes)
+    names = [draft.quote(c) for c in cycle.classes]
+    if size == 2:
+        what = f"lock order inversion between {names[0]} and {names[1]}"
+    else:
+        what = f"lock order cycle of {size}: {_path(names)}"
+    if cycle.grade == "unlikely":
+        short, reason = _doubt(draft, cycle, orders)
+        draft.message = f"{what} (unlikely: {short})"
+        draft.note(reason)
+    else:
+        draft.message = f"possible deadlock: {what}"
+    for index, order in enumerate(orders):
+        source, target = draft.quote(order.source), draft.quote(order.target)
+        owner = draft.owner(order.owner)
+        heading = ""
+        if size > 2:
+            heading = f"order {index + 1} of {size}: {source} then {target}, by {owner}"
+        elif index:
+            heading = f"the opposite order, {source} then {target}, was established by {owner}"
+        how = _how(order.mode)
+        taken = f"acquired {target}{how} here" if index else f"{owner} acquires {target}{how} here"
+        draft.site("then" if index else "now", order.taken_at, taken, heading)
+        held = f"while holding {source}, {here(order.on_stack())}"
+        draft.site("held_then" if index else "held_now", order.held_at, held)
+    if cycle.reason not in ("guarded", "readers", "handed over"):
+        outcome = f"{_all_of(size)} wait for ever"
+        if cycle.reason == "timed":
+            outcome = f"{_all_of(size)} wait until one gives up"
+        draft.scenario = _scenario(draft, orders, outcome)
+    _when(draft, cycle, orders)
+
+
+def _stuck(draft: Draft, orders: Sequence[_Order]) -> None:
+    size = len(orders)
+    owners = [draft.owner(order.owner) for order in orders]
+    if size > _MAX_NAMES:
+        draft.message = f"deadlock: {size} {orders[0].owner.kind}s wait for each other in a circle"
+    else:
+        # whoever notices it first, the headline is the same
+        first = min(range(size), key=lambda i: plain(orders[i].source.key))
+        circle = [*orders[first:], *orders[:first]]
+        locks = and_list([draft.quote(order.source) for order in circle])
+        how = "" if size == 2 else " in a circle"
+        draft.message = f"deadlock: {_owners(draft, circle)} wait for each other{how} for {locks}"
+    for index, order in enumerate(orders):
+        source, target = draft.quote(order.source), draft.quote(order.target)
+        heading = f"{owners[index]} holds {source} and waits for {target}" if index else ""
+        label = f"{owners[index]} waits for {target} here"
+        if index:
+            label = f"waits for {target} here" if order.held_at.codes else "acquired its last lock here"
+        draft.site("then" if index else "now", order.taken_at, label, heading)
+        held = f"while holding {source}, {here(order.on_stack())}"
+        draft.site("held_then" if index else "held_now", order.held_at, held)
+    titles = tuple(
+        f"{owner}: {order.outer()}" if order.outer() else owner for owner, order in zip(owners, orders, strict=True)
+    )
+    steps = [Step(i, f"holds {draft.name(order.source)}") for i, order in enumerate(orders)]
+    steps += [Step(i, f"lock({draft.name(o.target)})", titles[(i + 1) % size]) for i, o in enumerate(orders)]
+    draft.scenario = Scenario(titles, tuple(steps), f"{_all_of(size)} wait for ever")
+    draft.note(
+        "this is happening now: each of them holds what another one waits for, and none of the waits has a timeout"
+    )
+
+
+def _owners(draft: Draft, orders: Sequence[_Order]) -> str:
+    kinds = {order.owner.kind for order in orders}
+    texts = [draft.owner(order.owner) for order in orders]
+    if len(kinds) > 1:
+        return and_list(texts)
+    kind = kinds.pop()
+    return f"{kind}s {and_list([text.removeprefix(kind + ' ') for text in texts])}"
+
+
+def _path(names: list[str]) -> str:
+    path = [*names, names[0]]
+    if len(path) > _MAX_NAMES + 1:
+        path = [*path[: _MAX_NAMES - 2], "...", *path[-2:]]
+    return " -> ".join(path)
+
+
+def _how(mode: Mode | None) -> str:
+    words = [word for word, on in (("shared", mode and mode.shared), ("with a timeout", mode and mode.timed)) if on]
+    return f" ({', '.join(words)})" if words else ""
+
+
+def _all_of(size: int) -> str:
+    return {2: "both", 3: "all three"}.get(size, f"all {size}")
+
+
+def _scenario(draft: Draft, orders: Sequence[_Order], outcome: str) -> Scenario:
+    titles: list[str] = []
+    for index, order in enumerate(orders):
+        letter = chr(ord("A") + index) if index < 26 else str(index + 1)
+        function = order.outer()
+        titles.append(f"{order.owner.kind} {letter}" + (f": {function}" if function else ""))
+    steps = [Step(i, f"lock({draft.name(order.source)})") for i, order in enumerate(orders)]
+    steps += [
+        Step(i, f"lock({draft.name(order.target)})", titles[(i + 1) % len(titles)]) for i, order in enumerate(orders)
+    ]
+    return Scenario(tuple(titles), tuple(steps), outcome)
+
+
+# --- facts ------------------------------------------------------------------------------
+
+
+def _doubt(draft: Draft, cycle: Cycle, orders: Sequence[_Order]) -> tuple[str, str]:
+    """Why a cycle is graded unlikely: in a few words, and as a sentence."""
+    every = "both orders" if len(orders) == 2 else f"all {len(orders)} orders"
+    if cycle.reason == "guarded":
+        if cycle.guard is None:
+            return (
+                "a common lock keeps them apart",
+                f"in every way in which {every} were seen, some lock was held around two of them, so no two threads "
+                "can be in those at once",
+            )
+        guard = draft.quote(cycle.guard)
+        under = sum(cycle.guard in witness.guards for witness in cycle.witnesses)
+        which = every if under == len(orders) else f"{under} of the {len(orders)} orders"
+        return (
+            f"{'always ' if under == len(orders) else ''}under {guard}",
+            f"{which} were only ever taken while holding {guard}, so no two threads can be in them at once",
+        )
+    if cycle.reason == "one owner":
+        owners = {order.owner for order in orders}
+        if len(owners) == 1:
+            owner = draft.owner(orders[0].owner)
+            return (
+                f"only {owner} takes them",
+                f"{every} were only ever taken by {owner}, and one {orders[0].owner.kind} that runs them one after the "
+                "other doesn't wait for itself",
+            )
+        return (
+            "too few threads take them",
+            f"fewer threads than orders took these locks: {and_list(sorted(map(draft.owner, owners)))}",
+        )
+    if cycle.reason == "timed":
+        timed = [order for order in orders if order.mode is not None and order.mode.timed]
+        where = and_list([f"for {draft.quote(o.target)}{draft.paren(o.taken_at)}" for o in timed])
+        return (
+            "a wait has a timeout",
+            f"the wait {where} has a timeout: it gives up by itself, so this stalls and doesn't hang",
+        )
+    if cycle.reason == "handed over":
+        handed = [c for c in cycle.classes if c.handed_over]
+        names = and_list([draft.quote(c) for c in handed])
+        return (
+            f"{names} {'is' if len(handed) == 1 else 'are'} handed from thread to thread",
+            f"{names} was released by another thread than the one that acquired it, so to hold it is no critical "
+            "section",
+        )
+    if cycle.reason == "readers":
+        return (
+            "readers let each other in",
+            "some of these locks are only taken shared, and a shared acquire doesn't wait for a shared hold",
+        )
+    return "the evidence speaks against it", "what was seen speaks against a deadlock"
+
+
+def _when(draft: Draft, cycle: Cycle, orders: Sequence[_Order]) -> None:
+    """Note what kind of evidence this is: nothing hung, and who ran the orders."""
+    every = "the two orders were" if len(orders) == 2 else "the orders were"
+    origins = sorted({order.origin for order in orders} - {""})
+    where = f", in {and_list(origins[:3])}" if origins else ""
+    draft.note(f"this run has not hung on it so far; {every} seen at different times{where}")
+    if cycle.grade == "unlikely":
+        return
+    if len({order.owner for order in orders}) == 1:
+        both = "both orders" if len(orders) == 2 else "all orders"
+        draft.note(
+            f"{both} were seen in {draft.owner(orders[0].owner)}; it becomes a deadlock when two "
+            f"{orders[0].owner.kind}s run this code"
+        )
+    common = frozenset[LockClass].intersection(*(witness.guards for witness in cycle.witnesses)) - set(cycle.classes)
+    if common:
+        guard = min(common, key=lambda c: plain(c.key))
+        draft.note(
+            f"{draft.quote(guard)} was held around all of them, but there is more than one lock of that class, so it "
+            "need not keep them apart"
+        )
+    else:
+        draft.note("no common lock was held around these orders, so nothing keeps them apart")
+
+
+def _counts(draft: Draft, cycle: Cycle) -> None:
+    if len(cycle.counts) != len(cycle.classes):
+        return
+    size = len(cycle.classes)
+    shown = [
+        f"{draft.quote(cycle.classes[i])} -> {draft.quote(cycle.classes[(i + 1) % size])} {times(count)}"
+        for i, count in enumerate(cycle.counts[:_MAX_NAMES])
+    ]
+    more = ", ..." if size > _MAX_NAMES else ""
+    draft.note(f"orders recorded: {', '.join(shown)}{more} (once for each thread and path, not for each acquire)")
+
+
+# --- what to do -------------------------------------------------------------------------
+
+
+def _helps(draft: Draft, cycle: Cycle, orders: Sequence[_Order]) -> None:
+    now, then = orders[0], orders[-1]
+    if cycle.reason == "guarded" and cycle.guard is not None:
+        draft.help(f"keep {draft.quote(cycle.guard)} around every place that takes these locks, or do what follows")
+    if cycle.reason == "one owner":
+        draft.help(f"nothing needs to change as long as one {now.owner.kind} at a time runs this code")
+    source, target = draft.quote(now.source), draft.quote(now.target)
+    if len(orders) == 2:
+        match = f"to match {then.outer()}, " if then.outer() and then.outer() != now.outer() else ""
+        inside = f" in {now.outer()}" if now.outer() else ""
+        draft.help(
+            f"pick one order and use it everywhere; {match}take {target} before {source}{inside}"
+            f"{draft.paren(now.held_at)}"
+        )
+    else:
+        draft.help(
+            "put these locks into one order, and take them in that order everywhere: one of the orders has to turn"
+        )
+    if now.held_at.codes:
+        callee = now.callee()
+        step = f"calling {callee}" if callee else f"taking {target}"
+        draft.help(draft.leave(now.source, now.held_at, step, now.taken_at))
+        if callee and now.held_at.codes[0].co_filename != now.taken_at.codes[0].co_filename:
+            draft.help(
+                f"if {callee} is a callback or a hook, note under the lock what is to be called, and call it after the "
+                "lock is released"
+            )
+    if len(orders) == 2:
+        draft.help("use one lock for both, if they always protect the same data")
+    if cycle.reason == "handed over":
+        handed = and_list([draft.quote(c) for c in cycle.classes if c.handed_over])
+        draft.help(f"use a Semaphore or an Event in place of {handed}, if one thread waits there for another")

@@ -1,0 +1,92 @@
+"""The last lines of a run: what was found, what was checked, and what was not."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Final
+
+from ctxcheck.engine.violations import Counts, Violation
+from ctxcheck.reports.cells import count_of, safe
+
+#: Modules named in :func:`unchecked`; the rest are counted.
+MAX_MODULES: Final = 6
+
+
+def summary(
+    violations: Sequence[Violation],
+    counts: Counts,
+    *,
+    program_status: int | None = None,
+    exit_status: int | None = None,
+) -> str:
+    """Return the last line of a run, without a newline.
+
+    Args:
+        violations: all findings, also the accepted and the unlikely ones, which are counted apart.
+        counts: what was checked; a run that checked nothing is called that, never clean.
+        program_status: how the checked program ended, ``None`` if none was run here.
+        exit_status: how this process is about to end, ``None`` if that isn't known here.
+    """
+    allowed = sum(violation.allowed_by is not None for violation in violations)
+    open_ = [violation for violation in violations if violation.allowed_by is None]
+    sure = [violation for violation in open_ if violation.grade != "unlikely"]
+    unlikely = len(open_) - len(sure)
+    if not violations and _nothing(counts):
+        parts = [
+            "warning: nothing was checked: since checking started no lock was made or taken and no marked call was made"
+        ]
+    else:
+        found = "no violations"
+        if sure:
+            by_rule = Counter(violation.rule for violation in sure)
+            listed = ", ".join(f"{number} {safe(rule)}" for rule, number in sorted(by_rule.items()))
+            found = f"{count_of(len(sure), 'violation')} ({listed})"
+        found += f", {unlikely:,} unlikely" if unlikely else ""
+        found += f", {allowed:,} allowed" if allowed else ""
+        parts = [found] if sure else [found, f"{_checked(counts)} checked"]
+    if counts.dropped:
+        parts.append(f"incomplete: {count_of(counts.dropped, 'event')} not checked")
+    status = _status(program_status, exit_status)
+    if status and (sure or program_status or exit_status or _nothing(counts)):
+        parts.append(status)
+    return f"ctxcheck: {'; '.join(parts)}"
+
+
+def unchecked(counts: Counts) -> str:
+    """Return a line on the locks that were seen but not checked, by module; empty if there are none."""
+    modules = sorted(
+        ((number, module) for module, number in counts.unchecked.items() if number > 0),
+        key=lambda entry: (-entry[0], entry[1]),
+    )
+    if not modules:
+        return ""
+    total = count_of(sum(number for number, _ in modules), "lock")
+    listed = [f"{safe(module)} {number:,}" for number, module in modules[:MAX_MODULES]]
+    if len(modules) > MAX_MODULES:
+        listed.append(f"and {count_of(len(modules) - MAX_MODULES, 'module')} more")
+    return f"not checked: {total} made before the start or by _thread ({', '.join(listed)})"
+
+
+def _nothing(counts: Counts) -> bool:
+    return not (counts.lock_classes or counts.acquisitions or counts.marked_calls)
+
+
+def _checked(counts: Counts) -> str:
+    parts: list[str] = []
+    if counts.lock_classes or counts.acquisitions or not counts.marked_calls:
+        parts = [
+            count_of(counts.lock_classes, "lock class", "lock classes"),
+            count_of(counts.orders, "order"),
+            count_of(counts.acquisitions, "acquisition"),
+        ]
+    if counts.marked_calls:
+        parts.append(count_of(counts.marked_calls, "marked call"))
+    return ", ".join(parts)
+
+
+def _status(program: int | None, exit_: int | None) -> str:
+    ends = [f"program exited {program}"] if program is not None else []
+    if exit_ is not None:
+        ends.append(f"exit {exit_}")
+    return " -> ".join(ends)
