@@ -1,0 +1,349 @@
+"""Load the configuration: the command line before the environment, the file, and the defaults.
+
+:func:`load` merges the four, remembers where each value came from, and refuses what it does not
+know in one line that names the nearest match.  What keys there are stands in :mod:`ctxcheck.keys`.
+
+Paths (``data-dir``, ``output``, ``allow.path``) are relative to the working directory, wherever the file is.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, NoReturn, cast
+
+from ctxcheck.engine.errors import ConfigError
+from ctxcheck.engine.rules import RULES, find_rule, rule_names
+from ctxcheck.keys import KEYS, LATER, OTHER_VARIABLES, Allow, Config, Key, Output
+
+__all__ = ["KEYS", "Allow", "Config", "ConfigError", "Key", "Output", "Resolved", "load"]
+
+
+@dataclass(frozen=True, slots=True)
+class Resolved:
+    """A :class:`Config` and where it came from.
+
+    ``sources`` has for each key "default", the file's name, a variable or an option.  ``path`` is the file that
+    was read, if any.  ``enabled`` is what ``CTXCHECK`` says: ``True`` for 1, ``False`` for 0, else ``None``.
+    ``warnings`` are single lines about variables that look like typing errors.
+    """
+
+    config: Config
+    sources: dict[str, str]
+    path: str | None = None
+    enabled: bool | None = None
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where a value stands: ``source`` for :attr:`Resolved.sources`, ``prefix`` for messages."""
+
+    source: str
+    prefix: str
+
+    def refuse(self, text: str) -> NoReturn:
+        raise ConfigError(f"{self.prefix} {text}")
+
+
+def load(
+    cli: Mapping[str, Any] | None = None,
+    environ: Mapping[str, str] | None = None,
+    cwd: str | None = None,
+    config_path: str | None = None,
+) -> Resolved:
+    """Merge the command line, the environment, the file and the defaults.
+
+    ``cli`` maps keys (``-`` or ``_``) to values as :mod:`argparse` leaves them: ``None`` is "not given", texts are
+    read like environment variables.  ``environ`` is ``os.environ`` by default.  The file is ``config_path``, else
+    ``CTXCHECK_CONFIG``, else the nearest ``pyproject.toml`` in ``cwd`` or above it.  In a ``pyproject.toml``
+    the table ``[tool.ctxcheck]`` counts; another file may also have the keys at its top level.
+
+    Raises :class:`ConfigError` for anything that is not understood.
+    """
+    environ = os.environ if environ is None else environ
+    cwd = os.getcwd() if cwd is None else cwd
+    values: dict[str, Any] = {}
+    sources = dict.fromkeys(KEYS, "default")
+
+    wanted = config_path or environ.get("CTXCHECK_CONFIG") or None
+    path = _nearest_file(cwd) if wanted is None else os.path.join(cwd, wanted)
+    if path is not None:
+        place, table = _read(path, _shown(path, cwd) if wanted is None else wanted, required=wanted is not None)
+        _take(table, place, values, sources)
+    for key in KEYS.values():
+        text = environ.get(key.variable, "") if key.variable else ""
+        if text:
+            values[key.name] = _from_text(key, text, _Place(key.variable, f"environment: {key.variable}"))
+            sources[key.name] = key.variable
+    given = {name: value for name, value in (cli or {}).items() if value is not None}
+    _take(given, None, values, sources)
+
+    switch = environ.get("CTXCHECK", "")
+    if switch not in ("", "0", "1"):
+        raise ConfigError(f"environment: CTXCHECK is {_quoted(switch)}; allowed: 1 (on), 0 (off)")
+    return Resolved(
+        config=Config(**{KEYS[name].attribute: value for name, value in values.items()}),
+        sources=sources,
+        path=path,
+        enabled=None if switch == "" else switch == "1",
+        warnings=_misspelt(environ),
+    )
+
+
+# ---- the file
+
+
+def _nearest_file(folder: str) -> str | None:
+    folder = os.path.abspath(folder)
+    while True:
+        path = os.path.join(folder, "pyproject.toml")
+        if os.path.isfile(path):
+            return path
+        parent = os.path.dirname(folder)
+        if parent == folder:
+            return None
+        folder = parent
+
+
+def _shown(path: str, cwd: str) -> str:
+    try:
+        return os.path.relpath(path, cwd)
+    except ValueError:  # another drive
+        return path
+
+
+def _read(path: str, name: str, *, required: bool) -> tuple[_Place, dict[str, Any]]:
+    """Return the table with the keys, and what to call the place."""
+    import tomllib
+
+    name = _one_line(name)
+    try:
+        with open(path, "rb") as file:
+            data = tomllib.load(file)
+    except OSError as error:
+        raise ConfigError(f"{name}: can't read the configuration: {error.strerror or error}") from None
+    except RecursionError:
+        raise ConfigError(f"{name}: not valid TOML: nested too deeply") from None
+    except ValueError as error:
+        raise ConfigError(f"{name}: not valid TOML: {_one_line(str(error))}") from None
+    in_table = _Place(name, f"{name}: [tool.ctxcheck]")
+    tool: Any = data.get("tool")
+    if isinstance(tool, dict) and "ctxcheck" in tool:
+        table = cast("dict[str, Any]", tool)["ctxcheck"]
+        if not isinstance(table, dict):
+            in_table.refuse(f"is {_quoted(table)}; it has to be a table")
+        return in_table, cast("dict[str, Any]", table)
+    if os.path.basename(path) != "pyproject.toml":
+        return _Place(name, f"{name}:"), data
+    if required:
+        raise ConfigError(f"{name}: has no table [tool.ctxcheck]")
+    return in_table, {}
+
+
+def _take(table: Mapping[str, Any], place: _Place | None, values: dict[str, Any], sources: dict[str, str]) -> None:
+    """Check every item of a file's table, or (``place`` is ``None``) of the command line, and put it
+    over what is in ``values``."""
+    spelt: dict[str, str] = {}
+    for given, value in table.items():
+        name = given.replace("_", "-")
+        whole = place or _Place("command line", "command line:")
+        if name in LATER:
+            whole.refuse(f"{given!r} is not supported by this version yet")
+        if name not in KEYS:
+            whole.refuse(f"unknown key {_quoted(given)}{_near(name, KEYS, ', '.join(KEYS))}")
+        if name in spelt:
+            whole.refuse(f"{given!r} is there twice, also as {spelt[name]!r}")
+        spelt[name] = given
+        if place is None:
+            own = _Place(f"--{name}", f"command line: --{name}")
+        else:
+            own = _Place(place.source, f"{place.prefix} {name}")
+        read = _from_text if place is None and isinstance(value, str) else _from_value
+        values[name] = read(KEYS[name], value, own)
+        sources[name] = own.source
+
+
+# ---- values
+
+
+def _from_text(key: Key, text: str, place: _Place) -> Any:
+    """Read a value from the environment or the command line."""
+    value: Any = text
+    if key.kind == "flag":
+        if text not in ("0", "1"):
+            place.refuse(f"is {_quoted(text)}; allowed: 1, 0")
+        value = text == "1"
+    elif key.kind in ("count", "seconds"):
+        try:
+            value = int(text) if key.kind == "count" else float(text)
+        except ValueError:
+            pass  # refused below, with the other wrong values
+    elif key.kind not in ("choice", "text"):
+        value = [item.strip() for item in text.split(",") if item.strip()]
+    return _from_value(key, value, place)
+
+
+def _from_value(key: Key, value: Any, place: _Place) -> Any:
+    """Check a value of its TOML type, and bring it into the form that :class:`Config` has."""
+    if key.kind == "choice":
+        if not isinstance(value, str) or value not in key.allowed:
+            near = _near(value, key.allowed) if isinstance(value, str) else ""
+            place.refuse(f"is {_quoted(value)}; allowed: {', '.join(key.allowed)}{near}")
+        return value
+    if key.kind == "flag":
+        if not isinstance(value, bool):
+            place.refuse(f"is {_quoted(value)}; allowed: true, false")
+        return value
+    if key.kind == "count":
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            place.refuse(f"is {_quoted(value)}; allowed: a whole number, at least 1")
+        return value
+    if key.kind == "seconds":
+        try:
+            seconds = math.nan if isinstance(value, bool | str) else float(value)
+        except (TypeError, ValueError, OverflowError):
+            seconds = math.nan
+        if not 0 < seconds < math.inf:
+            place.refuse(f"is {_quoted(value)}; allowed: a number of seconds above 0")
+        return seconds
+    if key.kind == "text":
+        return _text(value, place)
+    if not isinstance(value, list | tuple):
+        place.refuse(f"is {_quoted(value)}; allowed: a list of {_ITEMS[key.kind][1]}")
+    read = _ITEMS[key.kind][0]
+    return tuple(read(item, key, place) for item in cast("Sequence[Any]", value))
+
+
+def _text(value: Any, place: _Place) -> str:
+    if not isinstance(value, str) or not value.strip():
+        place.refuse(f"is {_quoted(value)}; allowed: a text that is not empty")
+    return value
+
+
+def _item(value: Any, key: Key, place: _Place) -> str:
+    if not isinstance(value, str) or not value.strip():
+        place.refuse(f"has the item {_quoted(value)}; allowed: {_ITEMS[key.kind][1]}")
+    return value
+
+
+def _dotted(value: Any, key: Key, place: _Place) -> str:
+    name = _item(value, key, place)
+    parts = name.split(".")
+    if len(parts) < 2 or not all(part.isidentifier() for part in parts):
+        place.refuse(f"has the item {_quoted(name)}; allowed: {_ITEMS[key.kind][1]}")
+    return name
+
+
+def _rule(value: Any, key: Key, place: _Place) -> str:
+    """Return a code or a prefix of codes; slugs become codes."""
+    name = _item(value, key, place).strip()
+    rule = find_rule(name)
+    if rule is not None:
+        return rule.code
+    prefix = name.upper()
+    if not any(code.startswith(prefix) for code in RULES):
+        place.refuse(f"has an unknown rule {_quoted(name)}{_near_rule(name)}")
+    return prefix
+
+
+def _output(value: Any, key: Key, place: _Place) -> Output:
+    text = _item(value, key, place)
+    kind, colon, path = text.partition(":")
+    if kind not in key.allowed:
+        place.refuse(
+            f"has an unknown type {_quoted(kind)}; allowed: {', '.join(key.allowed)}{_near(kind, key.allowed)}"
+        )
+    if colon and (not path or kind == "none"):
+        place.refuse(f"has the item {_quoted(text)}; allowed: {_ITEMS[key.kind][1]}")
+    return Output(kind, path if colon else None)
+
+
+def _allow(value: Any, key: Key, place: _Place) -> Allow:
+    """Check one accepted finding."""
+    del key
+    # "file: [tool.ctxcheck] allow" is about the key; an item is a table of its own.
+    prefix = place.prefix.replace("[tool.ctxcheck] allow", "[[tool.ctxcheck.allow]]").replace(": allow", ": [[allow]]")
+    place = _Place(place.source, prefix)
+    if not isinstance(value, dict):
+        place.refuse(f"has the item {_quoted(value)}; allowed: {_ITEMS['allows'][1]}")
+    table = cast("dict[str, Any]", value)
+    known = ("rule", "reason", "locks", "path")
+    for name in table:
+        if name not in known:
+            place.refuse(f"unknown key {_quoted(name)}{_near(name, known, ', '.join(known))}")
+    if "rule" not in table:
+        place.refuse("needs a 'rule': a code or a slug")
+    named, reason, locks, path = (table.get(name) for name in known)
+    rule = find_rule(named) if isinstance(named, str) else None
+    if rule is None:
+        near = _near_rule(named) if isinstance(named, str) else "; allowed: a code or a slug"
+        place.refuse(f"unknown rule {_quoted(named)}{near}")
+    if not isinstance(reason, str) or not reason.strip():
+        said = "" if reason is None else f", not {_quoted(reason)}"
+        place.refuse(f"for {rule.code} needs a 'reason': a text that says why this is fine{said}")
+    names = cast("Sequence[Any]", locks) if isinstance(locks, list) else [] if locks is None else [None]
+    if not all(isinstance(name, str) and name for name in names):
+        place.refuse(f"locks is {_quoted(locks)}; allowed: a list of names of lock classes")
+    if path is not None:
+        path = _text(path, _Place(place.source, f"{place.prefix} path"))
+    return Allow(rule.code, reason, tuple(cast("Sequence[str]", names)), path)
+
+
+#: For each kind of list: how an item is read, and what it may be, in words.
+_ITEMS: Final[dict[str, tuple[Callable[[Any, Key, _Place], Any], str]]] = {
+    "globs": (_item, "module names, with * and ?"),
+    "names": (_dotted, "dotted names of functions, as 'package.module.function'"),
+    "rules": (_rule, "codes, prefixes of codes, or slugs"),
+    "outputs": (_output, "TYPE or TYPE:PATH (no PATH for none)"),
+    "allows": (_allow, "tables with rule, reason, and locks or path"),
+}
+
+
+# ---- words
+
+
+def _quoted(value: Any) -> str:
+    """A value for a message: in one line, and not too long."""
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _near(word: str, words: Mapping[str, Any] | Sequence[str], otherwise: str = "") -> str:
+    """``"; did you mean 'x'?"``, else what is allowed, if it is worth saying."""
+    import difflib
+
+    match = difflib.get_close_matches(word, [*words], n=1)
+    if match:
+        return f"; did you mean {match[0]!r}?"
+    return f"; allowed: {otherwise}" if otherwise else ""
+
+
+def _near_rule(name: str) -> str:
+    import difflib
+
+    names = rule_names()
+    match = [rule for rule in names if rule.startswith((name.upper(), name.lower()))]
+    match = (
+        match
+        or difflib.get_close_matches(name.upper(), names, n=1)
+        or difflib.get_close_matches(name.lower(), names, n=1)
+    )
+    return f"; did you mean {match[0]!r}?" if match else "; allowed: a code, a prefix of codes, or a slug"
+
+
+def _misspelt(environ: Mapping[str, str]) -> tuple[str, ...]:
+    """Variables that are nearly ours.  Not an error: others may have reasons for names of their own."""
+    known = [*OTHER_VARIABLES, *(key.variable for key in KEYS.values() if key.variable)]
+    unknown = sorted(name for name in environ if name.startswith("CTXCHECK_") and name not in known)
+    return tuple(
+        f"environment: {_one_line(name)} is not a variable of ctxcheck{near}"
+        for name in unknown
+        if (near := _near(name, known))
+    )

@@ -1,0 +1,363 @@
+"""The data directory: what each process found, on disk before the program can hang or be killed.
+
+Every process writes a file of its own, ``run.<host>.<pid>.jsonl``: a header line, then a line of JSON for
+each record.  A line is one ``write`` to a descriptor opened for appending, so nothing waits in
+a buffer of ours, and lines of several threads don't mix.
+
+The writer is called from wherever the program happens to be: under its locks, in a finalizer, in a
+signal handler that interrupted this very code, after ``fork``, after a daemon closed all
+descriptors.  So it has no lock and never waits: threads that create the file at the same time
+each create one, and the losers remove theirs.  It lets no error out; the first is kept in
+:attr:`DataFile.error`.  The functions of :mod:`os` are bound here, before the program can replace them.
+
+The reader trusts nothing: sizes are bounded, and a damaged line costs that line only.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import stat
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from os import close as _close
+from os import fstat as _fstat
+from os import getpid as _getpid
+from os import getppid as _getppid
+from os import mkdir as _mkdir
+from os import open as _open
+from os import unlink as _unlink
+from os import write as _write
+from typing import Any, Final, NamedTuple, cast
+
+from ctxcheck.engine.errors import ConfigError
+
+SCHEMA_VERSION: Final = 1
+
+#: The reader's bounds, in bytes.
+MAX_LINE: Final = 16 * 2**20
+MAX_FILE: Final = 64 * 2**20
+#: How many damaged lines are named one by one.
+MAX_PROBLEMS: Final = 100
+
+_CREATE: Final = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0)
+_BINARY: Final = getattr(os, "O_BINARY", 0)  # Windows only
+_MAX_NAMES: Final = 1000
+_MAX_DEPTH: Final = 8
+
+_now, _gmtime, _strftime = time.time, time.gmtime, time.strftime
+
+
+class DataError(ConfigError):
+    """A data file can't be used at all.  The message is one line that names the file."""
+
+
+class _Open(NamedTuple):
+    """An open file of ours; device and inode tell whether the descriptor still is that file."""
+
+    descriptor: int
+    device: int
+    inode: int
+    path: str
+
+    def is_ours(self) -> bool:
+        """A daemon closes all descriptors that it finds, and the number may by now be a socket of the program."""
+        try:
+            status = _fstat(self.descriptor)
+        except OSError:
+            return False
+        return (status.st_dev, status.st_ino) == (self.device, self.inode)
+
+
+class DataFile:
+    """This process's file in ``directory``; nothing is created before the first record.
+
+    ``argv`` goes into the header.  ``path`` is the file's path once there is one.  ``error`` is the first thing
+    that went wrong, in one line, for the caller to say once: some record is lost then, but the program isn't
+    disturbed.  A forked child begins a file of its own with its first record.
+    """
+
+    def __init__(self, directory: str, argv: Sequence[str]) -> None:
+        self.path: str | None = None
+        self.error: str | None = None
+        self._argv = [*argv]
+        try:
+            self._directory = os.path.abspath(directory)  # the program may change its working directory
+        except OSError:
+            self._directory = directory
+        self._begin()
+
+    def _begin(self) -> None:
+        self._closed = self._failed = self._torn = False
+        # A file is published under the number of its turn by dict.setdefault, which is atomic; a file that
+        # was lost ends its turn.
+        self._files: dict[int, _Open] = {}
+        self._turn = 0
+        self._pid = _getpid()
+
+    def write(self, record: Mapping[str, Any]) -> None:
+        """Append one record as one line.
+
+        When this returns, the system has the line, unless :attr:`error` says otherwise.  Values that
+        JSON doesn't know are written as their ``repr``.  Raises nothing.
+        """
+        try:
+            if self._pid != _getpid():
+                self._leave_to_parent()
+            if not self._closed and not self._failed:
+                self._append(self._file(), _line(record))
+        except Exception as error:
+            self._remember("write", error)
+
+    def close(self) -> None:
+        """Close the file.  Later records are dropped; a second call does nothing."""
+        if self._closed or self._pid != _getpid():
+            return
+        self._closed = True
+        file = self._files.get(self._turn)
+        try:
+            if file is not None and file.is_ours():
+                _close(file.descriptor)
+        except Exception as error:
+            self._remember("close", error)
+
+    def _leave_to_parent(self) -> None:
+        """In a forked child: what is open belongs to the parent."""
+        inherited, closed = self._files.get(self._turn), self._closed
+        self.path = self.error = None
+        self._begin()
+        self._closed = closed
+        if inherited is not None and inherited.is_ours():
+            _close(inherited.descriptor)
+
+    def _file(self) -> _Open:
+        turn = self._turn
+        file = self._files.get(turn)
+        if file is not None:
+            if file.is_ours():
+                return file
+            turn += 1
+            self._turn = turn  # the same for all who notice
+        try:
+            mine = self._create()
+        except OSError:
+            self._failed = True
+            raise
+        file = self._files.setdefault(turn, mine)
+        if file is mine:
+            self.path, self._torn = file.path, False
+        else:
+            _close(mine.descriptor)
+            _unlink(mine.path)
+        return file
+
+    def _append(self, file: _Open, line: bytes) -> None:
+        if self._torn:
+            line = b"\n" + line  # the last line stayed unfinished: keep the damage to that one
+        while len(line) > (written := _write(file.descriptor, line)):
+            self._torn = True  # the disk is full, then: trying again says so
+            line = line[written:]
+        self._torn = False
+
+    def _create(self) -> _Open:
+        """Create a file that holds its header, and the directory if need be."""
+        if self._make_directory():
+            # Only in a folder that is ours: elsewhere it would hide the user's own files from git.
+            try:
+                descriptor = _open(f"{self._directory}/.gitignore", _CREATE | _BINARY, 0o666)
+                _write(descriptor, b"*\n")
+                _close(descriptor)
+            except OSError:
+                pass  # a convenience; if it matters, the next call fails too
+        stem = f"{self._directory}/run.{_host()}.{self._pid}"
+        for number in range(1, _MAX_NAMES):
+            path = f"{stem}.jsonl" if number == 1 else f"{stem}.{number}.jsonl"
+            try:
+                descriptor = _open(path, _CREATE | _BINARY, 0o666)
+            except FileExistsError:
+                continue
+            try:
+                status = _fstat(descriptor)
+                header = _line(self._header())
+                if _write(descriptor, header) != len(header):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            except OSError:
+                _close(descriptor)
+                raise
+            return _Open(descriptor, status.st_dev, status.st_ino, path)
+        raise FileExistsError(f"{_MAX_NAMES} files of this process's name")
+
+    def _make_directory(self) -> bool:
+        """Create the directory; ``False`` if it was there."""
+        missing = [self._directory]
+        for _ in range(100):  # a path can't be longer; a link that leads nowhere could be tried for ever
+            try:
+                _mkdir(missing[-1], 0o777)
+            except FileExistsError:
+                if len(missing) == 1:
+                    return False
+            except FileNotFoundError:
+                missing.append(os.path.dirname(missing[-1]))
+                continue
+            missing.pop()
+            if not missing:
+                return True
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+
+    def _header(self) -> dict[str, Any]:
+        return {
+            "type": "header",
+            "schema_version": SCHEMA_VERSION,
+            "tool": "ctxcheck",
+            "argv": self._argv,
+            "python": sys.version.split()[0],
+            "implementation": sys.implementation.name,
+            "platform": sys.platform,
+            "pid": self._pid,
+            "parent_pid": _getppid(),
+            "started": _strftime("%Y-%m-%dT%H:%M:%SZ", _gmtime(_now())),
+        }
+
+    def _remember(self, what: str, error: Exception) -> None:
+        if self.error is None:
+            reason = getattr(error, "strerror", None) or f"{type(error).__name__}: {error}"
+            self.error = " ".join(f"can't {what} data file {self.path or self._directory}: {reason}".split())
+
+
+def _text(value: object) -> str:
+    try:
+        return repr(value)
+    except Exception:
+        return object.__repr__(value)
+
+
+_encode = json.JSONEncoder(ensure_ascii=True, allow_nan=False, separators=(",", ":"), default=_text).encode
+
+
+def _line(record: Mapping[str, Any]) -> bytes:
+    try:
+        text = _encode(record)
+    except (TypeError, ValueError, RecursionError):
+        text = _encode(_plain(record, 0))
+    return f"{text}\n".encode("ascii")
+
+
+def _plain(value: Any, depth: int) -> Any:
+    """A copy that JSON can hold, of a record that it can't: a cycle, NaN, a key that is no text."""
+    if value is None or isinstance(value, str):
+        return value
+    if isinstance(value, int):
+        return value if abs(value) < 2**64 else hex(value)
+    if isinstance(value, float):
+        return value if value - value == 0 else str(value)
+    if depth < _MAX_DEPTH and isinstance(value, dict):
+        items = cast("Mapping[Any, Any]", value).items()
+        return {key if isinstance(key, str) else _text(key): _plain(item, depth + 1) for key, item in items}
+    if depth < _MAX_DEPTH and isinstance(value, list | tuple):
+        return [_plain(item, depth + 1) for item in cast("Sequence[Any]", value)]
+    return "..." if depth == _MAX_DEPTH else _text(value)
+
+
+def _host() -> str:
+    """This machine's name, as far as it can stand in a file's name."""
+    uname = getattr(os, "uname", None)
+    name = str(uname().nodename) if uname is not None else os.environ.get("COMPUTERNAME", "")
+    return "".join(c if c.isascii() and (c.isalnum() or c in "-_") else "_" for c in name)[:64] or "host"
+
+
+# ---- reading
+
+
+def read(
+    path: str, *, max_line: int = MAX_LINE, max_file: int = MAX_FILE
+) -> tuple[dict[str, Any] | None, list[dict[str, Any]], list[str]]:
+    """Read a data file: its header (``None`` if that line is damaged), its records, and what is wrong with it.
+
+    Each problem is one line that says where; after a hundred, they are only counted.  Lines over
+    ``max_line`` bytes are skipped, and nothing is read beyond ``max_file`` bytes.
+
+    Raises :class:`DataError` if the file can't be read, or was written by a newer version.
+    """
+    header: dict[str, Any] | None = None
+    records: list[dict[str, Any]] = []
+    problems: list[str] = []
+    for number, line in _lines(path, max_line, max_file):
+        record, problem = _parse(line) if isinstance(line, bytes) else (None, line)
+        if record is not None and number == 1:
+            header, problem = _check_header(path, record)
+        elif record is not None and record["type"] == "header":
+            problem = "a second header"
+        elif record is not None:
+            records.append(record)
+        if problem:
+            problems.append(f"line {number}: {problem}")
+    if len(problems) > MAX_PROBLEMS:
+        problems[MAX_PROBLEMS:] = [f"and {len(problems) - MAX_PROBLEMS} more damaged lines"]
+    return header, records, problems
+
+
+def _check_header(path: str, record: dict[str, Any]) -> tuple[dict[str, Any] | None, str]:
+    version = record.get("schema_version")
+    if record["type"] != "header" or not isinstance(version, int) or isinstance(version, bool) or version < 1:
+        return None, "not a header of ctxcheck"
+    if version > SCHEMA_VERSION:
+        known = f"this version of ctxcheck reads up to {SCHEMA_VERSION}"
+        raise DataError(f"{_shown(path)}: data of schema version {str(version)[:20]}; {known}")
+    return record, ""
+
+
+def _parse(line: bytes) -> tuple[dict[str, Any] | None, str]:
+    try:
+        value: Any = json.loads(line.decode("utf-8"), parse_constant=_finite, parse_float=_finite)
+    except UnicodeDecodeError:
+        return None, "not UTF-8"
+    except RecursionError:
+        return None, "nested too deeply"
+    except ValueError:
+        return None, "not JSON" if line.endswith(b"\n") else "cut short"
+    if not isinstance(value, dict) or not isinstance(cast("dict[str, Any]", value).get("type"), str):
+        return None, "not a record"
+    return cast("dict[str, Any]", value), ""
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if value - value != 0:
+        raise ValueError(text)
+    return value
+
+
+def _lines(path: str, max_line: int, max_file: int) -> Iterator[tuple[int, bytes | str]]:
+    """The lines that are not blank, with their numbers; a text instead of a line says why it was skipped."""
+    try:
+        # Without O_NONBLOCK, opening a pipe would wait for a writer.
+        descriptor = _open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | _BINARY)
+        if not stat.S_ISREG(_fstat(descriptor).st_mode):
+            _close(descriptor)
+            raise DataError(f"{_shown(path)}: not a data file")
+        with os.fdopen(descriptor, "rb") as file:
+            left, number = max_file, 0
+            while left > 0 and (line := file.readline(min(max_line + 1, left))):
+                number += 1
+                left -= len(line)
+                if len(line) <= max_line or line.endswith(b"\n"):
+                    if line.strip():
+                        yield number, line
+                    continue
+                while left > 0 and not line.endswith(b"\n") and (line := file.readline(min(max_line, left))):
+                    left -= len(line)
+                yield number, f"longer than {max_line} bytes"
+            if file.read(1):
+                yield number + 1, f"nothing is read beyond {max_file} bytes"
+    except OSError as error:
+        raise DataError(f"{_shown(path)}: can't be read: {error.strerror or error}") from None
+    except ValueError as error:
+        if isinstance(error, DataError):
+            raise
+        raise DataError(f"{_shown(path)}: can't be read: {error}") from None
+
+
+def _shown(path: str) -> str:
+    return path if path.isprintable() else repr(path)

@@ -1,0 +1,133 @@
+"""The table of configuration keys: a row for each key of ``[tool.ctxcheck]``.
+
+The checks (:mod:`ctxcheck.config`), the environment variables, ``--help`` and the documentation are all
+made from :data:`KEYS`; the defaults stand in :class:`Config`, and nowhere else.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+from ctxcheck.engine.rules import GRADES, Grade
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """One ``TYPE[:PATH]``: a kind of report, and the file it goes to (``None``: standard error)."""
+
+    type: str
+    path: str | None = None
+
+    def __str__(self) -> str:
+        return self.type if self.path is None else f"{self.type}:{self.path}"
+
+
+@dataclass(frozen=True, slots=True)
+class Allow:
+    """One ``[[tool.ctxcheck.allow]]``: findings of ``rule`` (a code) that are accepted, and the reason.
+
+    ``locks`` are display names of lock classes, ``path`` is a glob for the file of the finding's
+    first site; what is not given is not looked at.
+    """
+
+    rule: str
+    reason: str
+    locks: tuple[str, ...] = ()
+    path: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """The merged values; the fields are the keys of :data:`KEYS` with ``_`` for ``-``.
+
+    ``owners`` is ``None`` where nothing was said: ``run`` then takes "observed", everything else "assumed".
+    """
+
+    mode: Literal["record", "warn", "raise"] = "record"
+    owners: Literal["assumed", "observed"] | None = None
+    fail_on: Grade = "possible"
+    strict: bool = False
+    select: tuple[str, ...] = ("CTX",)
+    ignore: tuple[str, ...] = ()
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    factories: tuple[str, ...] = ()
+    stack_depth: int = 20
+    max_reports: int = 50
+    deadlock_after: float = 1.0
+    data_dir: str = ".ctxcheck"
+    output: tuple[Output, ...] = (Output("text"),)
+    color: Literal["auto", "always", "never"] = "auto"
+    allow: tuple[Allow, ...] = ()
+
+    def selects(self, code: str) -> bool:
+        """Is the rule with this code to be reported?
+
+        The longest matching prefix of ``select`` and ``ignore`` decides, ``ignore`` on a tie.
+        CTX901 always is: it says that the other results are incomplete.
+        """
+        if code == "CTX901":
+            return True
+        chosen = max((len(prefix) for prefix in self.select if code.startswith(prefix)), default=0)
+        dropped = max((len(prefix) for prefix in self.ignore if code.startswith(prefix)), default=0)
+        return chosen > dropped
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """One row of the table.
+
+    ``name`` is the key in the file and, with ``--``, the option; ``kind`` says how a value is read:
+    "choice", "flag", "count" (a whole number, at least 1), "seconds" (above 0), "text", or a list of
+    "globs", "names" (dotted), "rules", "outputs", or "allows" (tables).  ``allowed`` are a choice's words.
+    ``variable`` is the environment variable, empty if there is none; it separates the items of a list by commas.
+    """
+
+    name: str
+    kind: str
+    allowed: tuple[str, ...]
+    variable: str
+    help: str
+
+    @property
+    def attribute(self) -> str:
+        """The field of :class:`Config`."""
+        return self.name.replace("-", "_")
+
+    @property
+    def default(self) -> Any:
+        """The value where nothing else is said."""
+        return getattr(_DEFAULTS, self.attribute)
+
+
+_DEFAULTS: Final = Config()
+
+#: Every key, in the order of the documentation.
+KEYS: Final[dict[str, Key]] = {
+    name: Key(name, kind, allowed, "" if kind == "allows" else f"CTXCHECK_{name.replace('-', '_').upper()}", text)
+    for name, kind, allowed, text in (
+        ("mode", "choice", ("record", "warn", "raise"), "what is done with a finding; raise: at the offending call"),
+        ("owners", "choice", ("assumed", "observed"), "who may run a critical section: anyone, or whoever was seen"),
+        ("fail-on", "choice", tuple(reversed(GRADES)), "the least grade that fails the run"),
+        ("strict", "flag", (), "also fail on warnings and on an allow that accepts nothing"),
+        ("select", "rules", (), "rules to report: codes, prefixes of codes, or slugs"),
+        ("ignore", "rules", (), "rules to leave out; the longer prefix wins"),
+        ("include", "globs", (), "modules whose locks are checked, by where they are made; none means all"),
+        ("exclude", "globs", (), "modules whose locks are not checked"),
+        ("factories", "names", (), "your functions that make locks: a lock belongs to their caller"),
+        ("stack-depth", "count", (), "how many calls of a stack are kept"),
+        ("max-reports", "count", (), "how many findings are printed in full"),
+        ("deadlock-after", "seconds", (), "how long a blocked re-acquire waits before it is reported, in seconds"),
+        ("data-dir", "text", (), "the folder of the data files"),
+        ("output", "outputs", ("text", "json", "concise", "none"), "a report, TYPE or TYPE:PATH; may be repeated"),
+        ("color", "choice", ("auto", "always", "never"), "colour in the text report"),
+        ("allow", "allows", (), "findings that are accepted: rule, reason, and locks or path"),
+    )
+}
+
+#: Keys that a later version will know: not typing errors, but nothing that this one can do.
+LATER: Final = ("sites", "may-sleep", "atomic", "requires-lock", "baseline", "patch")
+
+#: Environment variables of ours that are no keys.
+OTHER_VARIABLES: Final = ("CTXCHECK", "CTXCHECK_CONFIG", "CTXCHECK_DEBUG", "CTXCHECK_PROCESS_START")
