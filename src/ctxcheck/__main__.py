@@ -1,0 +1,6 @@
+"""``python -m ctxcheck``"""
+
+from ctxcheck.cli import main
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,353 @@
+"""The command line: ``ctxcheck run`` and ``ctxcheck explain``.
+
+Exit statuses: 0 fine; the program's own if it isn't 0; 1 (or ``--error-exitcode``) violations; 2 usage or
+configuration; 3 ctxcheck itself broke.  Everything printed goes to standard error: standard output is the program's.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any, Final, NoReturn
+
+from ctxcheck.config import KEYS, Config, ConfigError, Resolved, load
+from ctxcheck.engine.errors import CtxcheckError
+from ctxcheck.engine.violations import Counts, Violation
+from ctxcheck.runner import Outcome, Program, RunnerError, before_os_exit, leave
+
+USAGE, BROKEN = 2, 3
+
+_RUN_OPTIONS: Final = (
+    "mode", "owners", "fail-on", "strict", "select", "ignore", "include", "exclude", "factories", "stack-depth",
+    "max-reports", "deadlock-after", "data-dir", "color",
+)  # fmt: skip
+
+
+def main(argv: Sequence[str] | None = None) -> NoReturn:
+    """Run the command line and leave the process with its status."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        _dispatch(arguments)
+    except (ConfigError, RunnerError, CtxcheckError) as error:
+        _say(f"ctxcheck: {error}")
+        leave(USAGE)
+
+
+def _dispatch(arguments: list[str]) -> NoReturn:
+    parser, run_parser = _parsers()
+    if arguments[:1] == ["run"]:
+        options, program = _split(arguments[1:], run_parser)
+        parsed = run_parser.parse_args(options)
+        if program is None:
+            run_parser.error("no program given: ctxcheck run [options] script.py|directory|-m module [arguments]")
+        _run(parsed, program)
+    parsed = parser.parse_args(arguments)
+    if parsed.command == "explain":
+        from ctxcheck.reports import explain
+
+        try:
+            sys.stdout.write((explain.page(parsed.rule) if parsed.rule else explain.index()).rstrip("\n") + "\n")
+        except ValueError as error:
+            _say(f"ctxcheck: {error}")
+            leave(USAGE)
+        leave(0)
+    parser.print_help(sys.stderr)
+    leave(USAGE)
+
+
+def _parsers() -> tuple[argparse.ArgumentParser, argparse.ArgumentParser]:
+    parser = argparse.ArgumentParser(
+        prog="ctxcheck", description="A runtime validator of locks, contexts and brackets: lockdep for Python."
+    )
+    parser.add_argument("-V", "--version", action=_Version, nargs=0, help="print the version and leave")
+    commands = parser.add_subparsers(dest="command", metavar="command")
+    run = commands.add_parser(
+        "run",
+        help="run a program with checked locks and report what it breaks",
+        usage="ctxcheck run [options] script.py|directory|-m module [arguments]",
+        allow_abbrev=False,
+    )
+    run.add_argument("--config", metavar="FILE", help="the configuration; default: the nearest pyproject.toml")
+    run.add_argument(
+        "--output",
+        action="append",
+        metavar="TYPE[:PATH]",
+        help="a report: text, json, concise or none; to standard error without a path; may be repeated",
+    )
+    for name in _RUN_OPTIONS:
+        key = KEYS[name]
+        if key.kind == "flag":
+            run.add_argument(f"--{name}", action="store_const", const=True, help=key.help)
+        else:
+            run.add_argument(f"--{name}", metavar=_metavar(key.kind, key.allowed), help=f"{key.help}{_default(key)}")
+    run.add_argument("--exit-zero", action="store_true", help="report, but don't let violations change the status")
+    run.add_argument("--error-exitcode", type=int, default=1, metavar="N", help="the status for violations (default 1)")
+    run.add_argument("-q", "--quiet", action="store_true", help="print findings one a line")
+    explain = commands.add_parser("explain", help="what a rule means, why it hurts, how to fix it")
+    explain.add_argument("rule", nargs="?", help="a code (CTX001) or a slug (lock-order-inversion); none: list them")
+    return parser, run
+
+
+def _metavar(kind: str, allowed: tuple[str, ...]) -> str:
+    if allowed and kind == "choice":
+        return "|".join(allowed)
+    return {"count": "N", "seconds": "SECONDS", "text": "PATH"}.get(kind, "A,B")
+
+
+def _default(key: Any) -> str:
+    value = key.default
+    return f" (default: {value})" if isinstance(value, (str, int, float)) and not isinstance(value, bool) else ""
+
+
+class _Version(argparse.Action):
+    """Look the version up only when it is asked for: that imports half of the standard library."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        import ctxcheck
+
+        sys.stdout.write(f"ctxcheck {ctxcheck.__getattr__('__version__')}\n")
+        parser.exit()
+
+
+def _split(
+    arguments: list[str], parser: argparse.ArgumentParser
+) -> tuple[list[str], tuple[str, list[str], bool] | None]:
+    """Tell our options from the program and its own: ours end at the first word that isn't one."""
+    takes_value = {
+        option for action in parser._actions if action.nargs is None for option in action.option_strings
+    }
+    known = [option for action in parser._actions for option in action.option_strings]
+    index = 0
+    while index < len(arguments):
+        word = arguments[index]
+        if word == "-m":
+            rest = arguments[index + 1 :]
+            if not rest:
+                parser.error("argument -m: a module name is missing")
+            return arguments[:index], (rest[0], rest[1:], True)
+        if word == "--":
+            rest = arguments[index + 1 :]
+            return arguments[:index], ((rest[0], rest[1:], False) if rest else None)
+        if not word.startswith("-") or word == "-":
+            return arguments[:index], (word, arguments[index + 1 :], False)
+        option = word.partition("=")[0]
+        if option not in known:
+            near = difflib.get_close_matches(option, known, 1)
+            parser.error(f"unknown option {option}{f'; did you mean {near[0]}?' if near else ''}")
+        index += 2 if word in takes_value else 1
+    return arguments, None
+
+
+# --- run ------------------------------------------------------------------------------
+
+
+def _run(parsed: argparse.Namespace, program: tuple[str, list[str], bool]) -> NoReturn:
+    cli = {name.replace("-", "_"): getattr(parsed, name.replace("-", "_")) for name in (*_RUN_OPTIONS, "output")}
+    resolved = load(cli, config_path=parsed.config)
+    target, args, is_module = program
+    runnable = Program(target, args, module=is_module)
+    command = list(sys.argv)
+    runnable.prepare()
+    if resolved.enabled is False:
+        outcome = runnable.run()
+        leave(outcome.status, interrupted=outcome.interrupted)
+    for warning in resolved.warnings:
+        _say(f"ctxcheck: warning: {warning}")
+    Run(parsed, resolved, runnable, command).go()
+
+
+class Run:
+    """One checked run of a program, from the locks put in place to the last line."""
+
+    def __init__(self, parsed: argparse.Namespace, resolved: Resolved, program: Program, command: list[str]) -> None:
+        from ctxcheck.datafile import DataFile
+        from ctxcheck.locks import naming
+        from ctxcheck.session import Allowance, Session
+
+        self.config: Config = resolved.config
+        self.parsed = parsed
+        self.program = program
+        self.command = command
+        self.cwd = os.getcwd()
+        self.printed: dict[str, str] = {}
+        self.reported = False
+        self.refused = ""
+        self._pid = os.getpid()
+        naming.factories.update(self.config.factories)
+        naming.set_scope(self.config.include, self.config.exclude)
+        self.data = DataFile(self.config.data_dir, command)
+        self.session = Session(
+            mode=self.config.mode,
+            owners=self.config.owners or "observed",
+            deadlock_after=self.config.deadlock_after,
+            fail_on=self.config.fail_on,
+            select=self.config.select,
+            ignore=self.config.ignore,
+            allow=[Allowance(a.rule, a.locks, a.reason, a.path) for a in self.config.allow],
+            stack_depth=self.config.stack_depth,
+            sink=self.data,
+            at_once=self._print_at_once,
+        )
+
+    def go(self) -> NoReturn:
+        """Run, report, and leave."""
+        from ctxcheck.greenlets import Watch
+        from ctxcheck.locks import install
+        from ctxcheck.reports import json, text  # before the program can be in the way of an import
+
+        del json, text
+        watch = Watch(self._refuse)
+        outcome = Outcome(0)
+        install.install()
+        self.session.start()
+        watch.install()
+        with before_os_exit(self._at_os_exit):
+            try:
+                outcome = self.program.run()
+            finally:
+                watch.remove()
+                self.session.stop("run")
+                install.uninstall()
+        if self.refused:
+            _say(self.refused)
+            leave(USAGE)
+        status = self._report(outcome.status)
+        leave(status, interrupted=outcome.interrupted)
+
+    def _refuse(self, package: str) -> NoReturn:
+        self.refused = (
+            f"ctxcheck: {package} replaces threads with greenlets, and ctxcheck can't tell those apart: "
+            f"run the program without {package}'s monkey-patching"
+        )
+        raise SystemExit(USAGE)
+
+    def _at_os_exit(self, status: int) -> int:
+        self.session.stop("run")
+        return self._report(status)
+
+    def _print_at_once(self, violation: Violation) -> None:
+        from ctxcheck.reports import text
+
+        if os.getpid() == self._pid and any(o.type == "text" and o.path is None for o in self.config.output):
+            self.printed[violation.fingerprint] = violation.grade
+            _say(text.render(violation, color=self._color()) + "\n")
+
+    def _report(self, program_status: int) -> int:
+        """Write every report, print the last line, and return the status to leave with."""
+        if self.reported:
+            return program_status
+        self.reported = True
+        violations = self.session.violations[: self.config.max_reports]
+        everything = self.session.violations
+        counts = self._counts()
+        failing = any(self.session.fails(v) for v in everything)
+        complaints = self._strict(counts) if self.config.strict else []
+        status = program_status
+        if status == 0 and self.session.engine.broken:
+            status = BROKEN
+        elif status == 0 and (failing or complaints) and not self.parsed.exit_zero:
+            status = self.parsed.error_exitcode
+        for output in self.config.output:
+            self._write(output.type, output.path, violations, everything, counts)
+        for line in complaints:
+            _say(f"ctxcheck: strict: {line}")
+        if self.data.path is not None:
+            self.data.write({"type": "end", "counts": _plain(counts), "graph": self.session.graph()})
+            self.data.close()
+        if self.data.error:
+            _say(f"ctxcheck: warning: {self.data.error}")
+        self._last_lines(everything, counts, program_status, status, len(everything) - len(violations))
+        return status
+
+    def _last_lines(
+        self, violations: list[Violation], counts: Counts, program_status: int, status: int, hidden: int
+    ) -> None:
+        from ctxcheck.reports import text
+
+        if hidden:
+            _say(f"ctxcheck: {hidden} more not shown; raise max-reports, or see --output json")
+        unchecked = text.unchecked(counts)
+        if unchecked:
+            _say(f"ctxcheck: {unchecked}")
+        _say(text.summary(violations, counts, program_status=program_status, exit_status=status))
+
+    def _strict(self, counts: Counts) -> list[str]:
+        lines = [
+            f"an allow of {a.rule} accepted nothing: {a.reason!r}" for a in self.session.allowances if not a.used
+        ]
+        if not counts.lock_classes and not counts.marked_calls:
+            lines.append("nothing was checked")
+        return lines
+
+    def _counts(self) -> Counts:
+        from dataclasses import replace
+
+        from ctxcheck.locks.install import unchecked_locks
+
+        return replace(self.session.counts(), unchecked=unchecked_locks())
+
+    def _write(
+        self, kind: str, path: str | None, shown: list[Violation], everything: list[Violation], counts: Counts
+    ) -> None:
+        from ctxcheck.reports import concise, json, text
+
+        if kind == "none":
+            return
+        if kind == "json":
+            run = {"argv": self.command[1:], "python": sys.version.split()[0], "platform": sys.platform}
+            content = json.dumps(json.document(everything, counts, run=run, graph=self.session.graph()))
+        elif kind == "concise" or (self.parsed.quiet and path is None):
+            content = concise.render(everything)
+        else:
+            color = self._color() if path is None else self.config.color == "always"
+            fresh = [v for v in shown if path is not None or self.printed.get(v.fingerprint) != v.grade]
+            content = "\n\n".join(
+                text.render_short(v, color=color) if v.grade == "unlikely" else text.render(v, color=color)
+                for v in fresh
+                if v.allowed_by is None
+            )
+            content += "\n" if content else ""
+        if path is None:
+            if content:
+                _say(content)
+            return
+        try:
+            with open(os.path.join(self.cwd, path), "w", encoding="utf-8") as file:
+                file.write(content.rstrip("\n") + "\n")
+        except OSError as error:
+            _say(f"ctxcheck: can't write --output {kind}:{path}: {error.strerror or error}")
+
+    def _color(self) -> bool:
+        if self.config.color != "auto":
+            return self.config.color == "always"
+        if os.environ.get("NO_COLOR"):
+            return False
+        if os.environ.get("FORCE_COLOR"):
+            return True
+        try:
+            return os.isatty(2)
+        except OSError:
+            return False
+
+
+def _plain(counts: Counts) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    return asdict(counts)
+
+
+def _say(text: str) -> None:
+    """Print to standard error, past whatever the program made of ``sys.stderr``."""
+    try:
+        sys.stderr.flush()
+    except Exception:  # the program's own stream; ours doesn't depend on it
+        pass
+    data = (text + "\n").encode(errors="backslashreplace")
+    try:
+        while data:
+            data = data[os.write(2, data) :]
+    except OSError:
+        pass

@@ -1,0 +1,444 @@
+"""One run of the validator: what it found, and what is done about it.
+
+A session composes the engine's findings into violations, keeps one a fingerprint, writes each to the data
+file before anything can swallow it, and then records, warns, raises or calls back, as its mode says.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import sys
+from collections.abc import Callable, Iterable
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
+
+from ctxcheck import fastpath
+from ctxcheck.engine import slowpath
+from ctxcheck.engine.errors import ViolationError, ViolationWarning
+from ctxcheck.engine.findings import Finding, OrderFacts
+from ctxcheck.engine.raw import get_ident
+from ctxcheck.engine.rules import GRADES, RULES, Grade
+from ctxcheck.engine.validator import Validator
+from ctxcheck.engine.verdict import Owners
+from ctxcheck.engine.violations import Counts, Site, Violation
+
+if TYPE_CHECKING:
+    from typing import Self
+
+Mode = Literal["record", "warn", "raise"]
+MODES: Final = ("record", "warn", "raise")
+OWNERS: Final = ("assumed", "observed")
+
+#: Found while an owner is being torn down, where an exception has nowhere to go.
+_NEVER_RAISED: Final = frozenset({"CTX203", "CTX303", "CTX901"})
+
+
+class Sink(Protocol):
+    """Where findings are written as they are made."""
+
+    def write(self, record: dict[str, Any]) -> object:
+        """Write one record, at once."""
+
+
+class Allowance:
+    """An accepted finding, from the configuration: a rule, the locks that must take part, a glob for the file of
+    the first site, a reason."""
+
+    __slots__ = ("locks", "path", "reason", "rule", "used")
+
+    def __init__(self, rule: str, locks: Iterable[str], reason: str, path: str | None = None) -> None:
+        self.rule = rule
+        self.path = path
+        self.locks = frozenset(locks)
+        self.reason = reason
+        self.used = 0
+
+    def covers(self, violation: Violation) -> bool:
+        """Whether it is about this violation."""
+        if self.rule != violation.rule or not self.locks <= {*violation.locks, *violation.keys}:
+            return False
+        if self.path is None:
+            return True
+        import fnmatch
+
+        return bool(violation.sites) and fnmatch.fnmatch(violation.sites[0].file, self.path)
+
+
+class Session:
+    """What one run of the validator found.
+
+    Args:
+        mode: "record" (default), "warn" (a :class:`~ctxcheck.ViolationWarning`), "raise" (a
+            :class:`~ctxcheck.ViolationError` at the offending call), or a callable that is given each new
+            :class:`~ctxcheck.Violation`.  Whatever the mode, a finding is recorded first.
+        owners: "assumed" takes it that any critical section may run in any number of threads at once, as a test suite
+            runs in one what production runs in many; "observed" goes by the threads that were seen.
+        deadlock_after: seconds after which a blocked owner is looked at.
+        fail_on: the least grade that warns, raises or fails.
+        select, ignore: prefixes of rule codes, or slugs; what isn't selected isn't recorded.
+
+    Raises:
+        ValueError: for an unknown mode, owners, grade or rule.
+    """
+
+    def __init__(
+        self,
+        *,
+        mode: Mode | Callable[[Violation], object] = "record",
+        owners: Owners = "assumed",
+        deadlock_after: float = 1.0,
+        fail_on: Grade = "possible",
+        select: Iterable[str] = ("CTX",),
+        ignore: Iterable[str] = (),
+        allow: Iterable[Allowance] = (),
+        stack_depth: int = 20,
+        sink: Sink | None = None,
+        at_once: Callable[[Violation], object] | None = None,
+    ) -> None:
+        if not callable(mode):
+            _one_of("mode", mode, MODES, "or a callable")
+        _one_of("owners", owners, OWNERS)
+        _one_of("fail_on", fail_on, GRADES)
+        if not isinstance(deadlock_after, (int, float)) or not deadlock_after > 0:
+            raise ValueError(f"deadlock_after={deadlock_after!r} is not a number of seconds above 0")
+        self.mode = mode
+        self.fail_on: Grade = fail_on
+        self.allowances = list(allow)
+        self._select = tuple(_codes("select", select))
+        self._ignore = tuple(_codes("ignore", ignore))
+        self._stack_depth = stack_depth
+        self._sink = sink
+        self._at_once = at_once
+        self._found: dict[str, Violation] = {}
+        self._printed: set[str] = set()
+        self._before: tuple[Validator | None, Any] | None = None
+        self._acquisitions = 0
+        self._stopped = False
+        self.engine = Validator(
+            self._record, self._withdraw, owners=owners, deadlock_after=float(deadlock_after)
+        )
+
+    # --- running ---------------------------------------------------------------
+
+    def start(self) -> None:
+        """Become the session that events go to; an outer one is suspended until :meth:`stop`."""
+        slowpath.on_fault.append(self._fault)
+        self._acquisitions = slowpath.acquisitions()
+        self._before = fastpath.activate(self.engine)
+        _sessions.append(self)
+
+    def stop(self, how: str = "checking block") -> None:
+        """End the session: the calling thread finishes, what was provisional is settled.  Violations stay readable."""
+        if self._stopped or self._before is None:
+            return
+        state = fastpath.current()
+        if state.engine is self.engine:
+            self.engine.end_owner(state, how)
+        self._stopped = True
+        self._acquisitions = slowpath.acquisitions() - self._acquisitions
+        # closed first: to leave the thread-local state behind looks like the end of every thread that has one
+        self.engine.close()
+        if self.engine.broken or fastpath.engine() is self.engine:
+            fastpath.activate(*self._before)
+        slowpath.on_fault.remove(self._fault)
+        _sessions.remove(self)
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    # --- what was found ----------------------------------------------------------
+
+    @property
+    def violations(self) -> list[Violation]:
+        """Every violation so far, one a fingerprint, in the order in which they were found.
+
+        Computed from all orders seen so far: grades may still rise while the session runs.  Works inside
+        the block and after it.  Allowed and unlikely ones are among them (``allowed_by``, ``grade``).
+        """
+        found = dict(self._found)
+        fresh: dict[str, Violation] = {}
+        verdict = None if self.engine.broken else slowpath.consult(self.engine.verdict)
+        for finding in verdict or []:
+            violation = self._compose(finding)
+            if self._wanted(violation):
+                fresh[violation.fingerprint] = violation
+        for finding in self.engine.pending():
+            violation = self._compose(finding)
+            if self._wanted(violation):
+                found.setdefault(violation.fingerprint, violation)
+        result: list[Violation] = []
+        for fingerprint, violation in found.items():
+            settled = fresh.pop(fingerprint, None)
+            if settled is not None and violation.grade != "certain":
+                result.append(settled)
+            elif verdict is not None and violation.rule == "CTX001" and violation.grade != "certain":
+                continue  # said when its edge came; a better cycle covers it now
+            else:
+                result.append(violation)
+        return result + list(fresh.values())
+
+    @property
+    def failures(self) -> list[Violation]:
+        """The violations that count: not allowed, and of at least the grade ``fail_on``."""
+        return [v for v in self.violations if self.fails(v)]
+
+    def fails(self, violation: Violation) -> bool:
+        """Whether this violation counts."""
+        return violation.allowed_by is None and GRADES.index(violation.grade) >= GRADES.index(self.fail_on)
+
+    def held_locks(self) -> list[str]:
+        """The display names of the locks that the calling owner holds, in the order of their acquisition."""
+        state = fastpath.current()
+        state.settle()
+        names = [n.step.lock_class.name for n in state.cur.held() if n.step.lock_class is not None]
+        return names[::-1]
+
+    def counts(self) -> Counts:
+        """What was checked."""
+        total = self._acquisitions if self._stopped else slowpath.acquisitions() - self._acquisitions
+        engine = self.engine
+        return Counts(
+            lock_classes=len(engine.seen),
+            orders=len(engine.graph.evidence),
+            chains=engine.chains,
+            acquisitions=total,
+            marked_calls=engine.contexts,
+            dropped=engine.dropped + engine.cut,
+        )
+
+    def graph(self) -> dict[str, Any]:
+        """The lock classes and orders seen, as plain data."""
+        classes = [
+            {"key": c.key, "name": c.name, "kind": c.kind.name}
+            for c in sorted(self.engine.seen, key=lambda c: c.key)
+        ]
+        edges = [
+            {"from": source.key, "to": target.key, "count": evidence.count}
+            for (source, target), evidence in sorted(
+                self.engine.graph.evidence.items(), key=lambda item: (item[0][0].key, item[0][1].key)
+            )
+        ]
+        return {"classes": classes, "edges": edges}
+
+    # --- from finding to violation --------------------------------------------------
+
+    def _record(self, finding: Finding) -> Violation:
+        violation = self._compose(finding)
+        if not self._wanted(violation):
+            return violation
+        known = self._found.get(violation.fingerprint)
+        if known is not None:
+            # the count may lose a little where threads race; the finding itself can't
+            order = isinstance(finding.facts, OrderFacts)
+            grade = max(known.grade, violation.grade, key=GRADES.index)
+            base = violation if GRADES.index(violation.grade) > GRADES.index(known.grade) else known
+            self._found[violation.fingerprint] = base.replace(
+                grade=grade, count=violation.count if order else known.count + 1
+            )
+            told = grade == known.grade
+        else:
+            self._found[violation.fingerprint] = violation
+            told = False
+        if not told:
+            self._write({"type": "violation", "violation": violation.to_dict()})
+            self._tell(violation)
+        if (
+            self.mode == "raise"
+            and self.fails(violation)
+            and violation.rule not in _NEVER_RAISED
+            and finding.owner is not None
+            and finding.owner.ident == get_ident()
+        ):
+            raise ViolationError(violation)
+        return violation
+
+    def _tell(self, violation: Violation) -> None:
+        stuck = violation.grade == "certain" and violation.rule in ("CTX001", "CTX002", "CTX003")
+        if self._at_once is not None and (stuck or violation.rule == "CTX002"):
+            self._at_once(violation)
+        if "structlog" in sys.modules:
+            _log(violation)
+        if callable(self.mode):
+            self.mode(violation)
+        elif self.mode == "warn" and self.fails(violation):
+            import warnings
+
+            site = violation.sites[0] if violation.sites else None
+            warnings.warn_explicit(
+                f"{violation.rule} {violation.message}",
+                ViolationWarning,
+                site.file if site else "<unknown>",
+                site.line if site else 0,
+            )
+
+    def _withdraw(self, finding: Finding) -> None:
+        violation = self._compose(finding)
+        if self._found.pop(violation.fingerprint, None) is not None:
+            self._write({"type": "withdrawn", "fingerprint": violation.fingerprint})
+
+    def _compose(self, finding: Finding) -> Violation:
+        try:
+            from ctxcheck.reports.compose import compose, inline_allow
+
+            violation = compose(finding, stack_depth=self._stack_depth)
+        except Exception as error:  # a finding that can't be put into words is still a finding
+            return _bare(finding, error)
+        if violation.allowed_by is None:
+            reason = inline_allow(violation)
+            if reason is None:
+                for allowance in self.allowances:
+                    if allowance.covers(violation):
+                        allowance.used += 1
+                        reason = allowance.reason
+                        break
+            if reason is not None:
+                violation = violation.replace(allowed_by=reason)
+        return violation
+
+    def _wanted(self, violation: Violation) -> bool:
+        """Whether its rule is selected: the longest matching prefix decides, ``ignore`` on a tie."""
+        code = violation.rule
+        if code == "CTX901":
+            return True  # it says that the other results are incomplete
+        chosen = max((len(prefix) for prefix in self._select if code.startswith(prefix)), default=0)
+        dropped = max((len(prefix) for prefix in self._ignore if code.startswith(prefix)), default=0)
+        return chosen > dropped
+
+    def _write(self, record: dict[str, Any]) -> None:
+        if self._sink is not None:
+            self._sink.write(record)
+
+    def _fault(self, error: BaseException) -> None:
+        """The validator broke inside: switch it off, say so once (CTX901), and let the program go on."""
+        if self.engine.broken:
+            return
+        self.engine.broken = True
+        if fastpath.engine() is self.engine:
+            fastpath.activate(None)
+        text = f"{type(error).__name__}: {error}"
+        violation = Violation(
+            "CTX901",
+            RULES["CTX901"].slug,
+            "certain",
+            f"checking was switched off by an internal fault: {text}",
+            fingerprint=f"CTX901-{type(error).__name__}",
+            notes=("what was found before stands; nothing was checked after it, so the results are incomplete",),
+            helps=("this is a bug in ctxcheck: please report it, with the output under CTXCHECK_DEBUG=1",),
+        )
+        self._found[violation.fingerprint] = violation
+        self._write({"type": "violation", "violation": violation.to_dict()})
+        lines = [f"ctxcheck: {violation.message}"]
+        if os.environ.get("CTXCHECK_DEBUG"):
+            import traceback
+
+            lines += traceback.format_exception(error)
+        try:
+            os.write(2, ("\n".join(lines) + "\n").encode(errors="backslashreplace"))
+        except OSError:
+            pass
+
+
+def _bare(finding: Finding, error: Exception) -> Violation:
+    place = finding.trace.head()
+    return Violation(
+        finding.rule,
+        RULES[finding.rule].slug,
+        finding.grade,
+        RULES[finding.rule].title,
+        tuple(c.name for c in finding.classes),
+        (Site("now", place.filename, place.line, place.function),),
+        fingerprint=f"{finding.rule}-{'-'.join(finding.identity)}",
+        allowed_by=finding.allowed,
+        notes=(f"the full report could not be composed ({type(error).__name__}); please report this as a bug",),
+    )
+
+
+def _log(violation: Violation) -> None:
+    """A structlog event, for programs that configure structlog."""
+    structlog = sys.modules["structlog"]
+    configured = getattr(structlog, "is_configured", None)
+    if configured is None or not configured():
+        return
+    site = violation.sites[0] if violation.sites else None
+    structlog.get_logger("ctxcheck").warning(
+        "ctxcheck.violation",
+        rule=violation.rule,
+        slug=violation.slug,
+        grade=violation.grade,
+        message=violation.message,
+        locks=list(violation.locks),
+        site=f"{site.file}:{site.line}" if site else "",
+        fingerprint=violation.fingerprint,
+    )
+
+
+def _one_of(what: str, value: object, allowed: Iterable[str], more: str = "") -> None:
+    choices = list(allowed)
+    if value not in choices:
+        near = difflib.get_close_matches(str(value), choices, 1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise ValueError(f"{what}={value!r} is not one of {', '.join(choices)}{f', {more}' if more else ''}{hint}")
+
+
+def _codes(what: str, names: Iterable[str]) -> list[str]:
+    by_slug = {rule.slug: rule.code for rule in RULES.values()}
+    codes: list[str] = []
+    for name in names:
+        code = by_slug.get(name.lower(), name.upper())
+        if not any(rule.startswith(code) for rule in RULES):
+            near = difflib.get_close_matches(name, [*RULES, *by_slug], 1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise ValueError(f"{what}: no rule is called {name!r}{hint}")
+        codes.append(code)
+    return codes
+
+
+#: The sessions that are running, outermost first.
+_sessions: Final[list[Session]] = []
+
+
+def checking(
+    *,
+    mode: Mode | Callable[[Violation], object] = "record",
+    owners: Owners = "assumed",
+    deadlock_after: float = 1.0,
+    fail_on: Grade = "possible",
+    select: Iterable[str] = ("CTX",),
+    ignore: Iterable[str] = (),
+) -> Session:
+    """Check what runs in a ``with`` block: ``with ctxcheck.checking() as session: ...``.
+
+    Starts with nothing known, also inside another session (which sees nothing meanwhile).  Installs
+    nothing: it sees checked locks and marked functions.  Arguments as for :class:`Session`.
+    """
+    return Session(
+        mode=mode, owners=owners, deadlock_after=deadlock_after, fail_on=fail_on, select=select, ignore=ignore
+    )
+
+
+def current_session() -> Session | None:
+    """The session that events go to now, if there is one."""
+    return _sessions[-1] if _sessions else None
+
+
+def held_locks() -> list[str]:
+    """The display names of the checked locks that the calling owner holds, in the order of their acquisition."""
+    session = current_session()
+    return session.held_locks() if session is not None else []
+
+
+def _after_fork_in_child() -> None:
+    engine = fastpath.engine()
+    for session in _sessions:
+        session.engine.after_fork(None if session.engine is not engine else fastpath.current())
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)

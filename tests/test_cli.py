@@ -1,0 +1,334 @@
+"""The command line, as a user types it: real processes, exit statuses, last lines, data files."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from ctxcheck.datafile import read
+from tests.conftest import Run
+
+INVERSION = """
+import threading
+a = threading.Lock()
+b = threading.Lock()
+def forth():
+    with a:
+        with b: pass
+def back():
+    with b:
+        with a: pass
+for work in (forth, back):
+    t = threading.Thread(target=work); t.start(); t.join()
+"""
+CLEAN = "import threading\nlock = threading.Lock()\nwith lock: print('in')\n"
+
+
+def records(folder: Path) -> list[dict[str, object]]:
+    [path] = (folder / ".ctxcheck").glob("run.*.jsonl")
+    _, found, problems = read(str(path))
+    assert not problems
+    return list(found)
+
+
+def rules(folder: Path) -> list[str]:
+    return [r["violation"]["rule"] for r in records(folder) if r["type"] == "violation"]  # type: ignore[index]
+
+
+def test_a_clean_program_says_what_was_checked_and_leaves_no_files(ctxcheck: Run, tmp_path: Path) -> None:
+    result = ctxcheck("run", "program.py", code=CLEAN)
+    assert result.returncode == 0
+    assert "in\n" in result.stdout
+    assert result.stdout.endswith("ctxcheck: no violations; 1 lock class, 0 orders, 1 acquisition checked\n")
+    assert not (tmp_path / ".ctxcheck").exists()
+
+
+def test_an_inversion_is_reported_written_and_fails(ctxcheck: Run, tmp_path: Path) -> None:
+    result = ctxcheck("run", "program.py", code=INVERSION)
+    assert result.returncode == 1
+    assert result.stdout.count("error[CTX001]") == 1
+    assert result.stdout.endswith("ctxcheck: 1 violation (1 CTX001); program exited 0 -> exit 1\n")
+    assert rules(tmp_path) == ["CTX001"]
+    assert (tmp_path / ".ctxcheck" / ".gitignore").read_text() == "*\n"
+    end = records(tmp_path)[-1]
+    assert end["type"] == "end"
+    assert len(end["graph"]["edges"]) == 2  # type: ignore[index]
+
+
+@pytest.mark.parametrize(
+    ("last", "status"),
+    [("import sys; sys.exit(7)", 7), ("1/0", 1), ("import os; os._exit(9)", 9), ("import sys; sys.exit('bye')", 1)],
+)
+def test_the_programs_own_status_wins_and_the_report_is_printed_all_the_same(
+    ctxcheck: Run, tmp_path: Path, last: str, status: int
+) -> None:
+    result = ctxcheck("run", "program.py", code=f"{INVERSION}\n{last}\n")
+    assert result.returncode == status
+    assert result.stdout.count("error[CTX001]") == 1
+    assert f"program exited {status} -> exit {status}" in result.stdout
+    assert rules(tmp_path) == ["CTX001"]
+
+
+def test_os_exit_with_success_doesnt_hide_a_finding(ctxcheck: Run) -> None:
+    result = ctxcheck("run", "program.py", code=f"{INVERSION}\nimport os; os._exit(0)\n")
+    assert result.returncode == 1
+    assert "program exited 0 -> exit 1" in result.stdout
+
+
+def test_a_killed_program_leaves_its_findings(tmp_path: Path) -> None:
+    (tmp_path / "program.py").write_text(
+        INVERSION + "import sys, time\nprint('ready', flush=True)\nsys.stdin.read()\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-m", "ctxcheck", "run", "program.py"],
+        cwd=tmp_path,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"ready\n"
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert rules(tmp_path) == ["CTX001"]
+
+
+def test_a_real_deadlock_is_printed_while_it_hangs(tmp_path: Path) -> None:
+    (tmp_path / "program.py").write_text("""
+import threading
+a = threading.Lock()
+b = threading.Lock()
+both = threading.Barrier(2)
+def forth():
+    with a:
+        both.wait()
+        with b: pass
+def back():
+    with b:
+        both.wait()
+        with a: pass
+for work in (forth, back):
+    threading.Thread(target=work).start()
+""")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "ctxcheck", "run", "--deadlock-after", "0.1", "program.py"],
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert process.stderr is not None
+        first = process.stderr.readline()
+        assert "error[CTX001]: deadlock: threads" in first
+        assert process.poll() is None  # it is left to hang
+        grades = [
+            r["violation"]["grade"]  # type: ignore[index]
+            for r in records(tmp_path)
+            if r["type"] == "violation"
+        ]
+        assert grades == ["possible", "certain"]
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_a_self_deadlock_is_printed_at_once_and_not_twice(ctxcheck: Run) -> None:
+    code = "import threading\nl = threading.Lock()\nwith l:\n    with l: pass\n"
+    result = ctxcheck("run", "program.py", code=code)
+    assert result.returncode == 1
+    assert result.stdout.count("error[CTX002]") == 1
+    assert result.stdout.index("error[CTX002]") < result.stdout.index("Traceback")
+    assert "DeadlockError" in result.stdout
+
+
+def test_json_and_concise_outputs(ctxcheck: Run, tmp_path: Path) -> None:
+    result = ctxcheck(
+        "run", "--output", "json:out.json", "--output", "concise", "--exit-zero", "program.py", code=INVERSION
+    )
+    assert result.returncode == 0
+    assert "error[" not in result.stdout
+    assert "program.py:10: CTX001 possible deadlock" in result.stdout
+    document = json.loads((tmp_path / "out.json").read_text())
+    assert document["schema_version"] == 1
+    assert document["run"]["counts"]["lock_classes"] == 2
+    assert [v["rule"] for v in document["violations"]] == ["CTX001"]
+    assert {s["file"] for s in document["violations"][0]["sites"]} == {"program.py"}
+    assert {c["name"] for c in document["graph"]["classes"]} == {"a", "b"}
+
+
+def test_error_exitcode_and_fail_on(ctxcheck: Run) -> None:
+    assert ctxcheck("run", "--error-exitcode", "42", "program.py", code=INVERSION).returncode == 42
+    assert ctxcheck("run", "--fail-on", "certain", "program.py", code=INVERSION).returncode == 0
+
+
+def test_configuration_is_read_and_an_allow_accepts(ctxcheck: Run, tmp_path: Path) -> None:
+    (tmp_path / "pyproject.toml").write_text(
+        '[tool.ctxcheck]\nstrict = true\n[[tool.ctxcheck.allow]]\nrule = "CTX001"\nlocks = ["a", "b"]\nreason = "fine"\n'
+    )
+    result = ctxcheck("run", "program.py", code=INVERSION)
+    assert result.returncode == 0
+    assert "1 allowed" in result.stdout
+    strict = ctxcheck("run", "program.py", code=CLEAN)
+    assert strict.returncode == 1
+    assert "an allow of CTX001 accepted nothing: 'fine'" in strict.stdout
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["run", "nope.py"], "ctxcheck: can't open file 'nope.py'"),
+        (["run", "--mode", "rais", "program.py"], "did you mean 'raise'?"),
+        (["run", "--outputs", "json", "program.py"], "unknown option --outputs; did you mean --output?"),
+        (["run", "--output", "jason:x", "program.py"], "did you mean 'json'?"),
+        (["run", "-m"], "a module name is missing"),
+        (["run"], "no program given"),
+        (["run", "-m", "no_such_module_here"], "no_such_module_here"),
+        (["explain", "CTX01"], "did you mean"),
+    ],
+)
+def test_mistakes_are_one_line_and_status_2(ctxcheck: Run, args: list[str], message: str) -> None:
+    result = ctxcheck(*args, code=CLEAN)
+    assert result.returncode == 2
+    assert message in result.stdout
+    assert "Traceback" not in result.stdout
+
+
+def test_an_unknown_key_is_refused_by_name(ctxcheck: Run, tmp_path: Path) -> None:
+    (tmp_path / "pyproject.toml").write_text("[tool.ctxcheck]\nstack_dept = 3\n")
+    result = ctxcheck("run", "program.py", code=CLEAN)
+    assert result.returncode == 2
+    assert "pyproject.toml: [tool.ctxcheck] unknown key 'stack_dept'; did you mean 'stack-depth'?" in result.stdout
+
+
+def test_an_output_that_cant_be_written_is_said_and_nothing_else_is_lost(ctxcheck: Run) -> None:
+    result = ctxcheck("run", "--output", "json:no/such/folder/x.json", "--output", "text", "program.py", code=INVERSION)
+    assert "can't write --output json:no/such/folder/x.json" in result.stdout
+    assert "error[CTX001]" in result.stdout
+    assert result.returncode == 1
+
+
+def test_ctxcheck_0_runs_the_program_plainly(ctxcheck: Run) -> None:
+    result = ctxcheck("run", "program.py", code=INVERSION, env={"CTXCHECK": "0"})
+    assert (result.returncode, result.stdout) == (0, "")
+
+
+def test_nothing_checked_is_said(ctxcheck: Run) -> None:
+    result = ctxcheck("run", "program.py", code="print('hello')\n")
+    assert result.returncode == 0
+    assert "warning: nothing was checked" in result.stdout
+    assert ctxcheck("run", "--strict", "program.py", code="print('hello')\n").returncode == 1
+
+
+def test_locks_made_before_or_by_thread_are_counted_by_module(ctxcheck: Run) -> None:
+    code = "import _thread\nlock = _thread.allocate_lock()\nclass C:\n    lock = _thread.allocate_lock()\n"
+    result = ctxcheck("run", "program.py", code=code)
+    assert "__main__ 2" in result.stdout
+
+
+def test_logging_is_checked_from_its_import(ctxcheck: Run, tmp_path: Path) -> None:
+    code = "import logging\nlogging.getLogger('x').warning('hello')\n"
+    ctxcheck("run", "--output", "json:o.json", "program.py", code=code)
+    document = json.loads((tmp_path / "o.json").read_text())
+    assert "logging._lock" in {c["name"] for c in document["graph"]["classes"]}
+
+
+@pytest.mark.parametrize(
+    ("package", "module", "function", "kwargs", "refused"),
+    [
+        ("gevent", "gevent/monkey.py", "patch_all", "", True),
+        ("gevent", "gevent/monkey.py", "patch_all", "thread=False", False),
+        ("eventlet", "eventlet/patcher.py", "monkey_patch", "", True),
+    ],
+)
+def test_green_threads_are_refused_in_one_line(
+    ctxcheck: Run, tmp_path: Path, package: str, module: str, function: str, kwargs: str, refused: bool
+) -> None:
+    # stand-ins with the real ones' names: what is refused is the call, before it replaces anything
+    (tmp_path / package).mkdir()
+    (tmp_path / package / "__init__.py").touch()
+    (tmp_path / module).write_text(f"def {function}(**kwargs): print('patched')\n")
+    name = module.removesuffix(".py").replace("/", ".")
+    code = f"import {name}\n{name}.{function}({kwargs})\nprint('went on')\n"
+    result = ctxcheck("run", "program.py", code=code)
+    if refused:
+        assert result.returncode == 2
+        assert result.stdout.count("\n") == 1
+        assert f"ctxcheck: {package} replaces threads with greenlets" in result.stdout
+    else:
+        assert "went on" in result.stdout
+        assert result.returncode == 0
+
+
+def test_a_forked_child_writes_its_own_file(ctxcheck: Run, tmp_path: Path) -> None:
+    code = f"""
+import os
+pid = os.fork()
+if not pid:
+    exec({INVERSION!r})
+    os._exit(0)
+os.waitpid(pid, 0)
+"""
+    result = ctxcheck("run", "program.py", code=code)
+    assert "error[" not in result.stdout
+    assert rules(tmp_path) == ["CTX001"]
+
+
+def test_stdout_is_the_programs_own(tmp_path: Path) -> None:
+    (tmp_path / "program.py").write_text(INVERSION + "print('only this')\n")
+    result = subprocess.run(
+        [sys.executable, "-m", "ctxcheck", "run", "program.py"], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert result.stdout == "only this\n"
+    assert "CTX001" in result.stderr
+
+
+def test_daemon_threads_that_hammer_locks_at_exit_do_no_harm(ctxcheck: Run) -> None:
+    code = """
+import threading
+lock = threading.Lock()
+def work():
+    while True:
+        with lock: pass
+for _ in range(4):
+    threading.Thread(target=work, daemon=True).start()
+"""
+    for _ in range(3):
+        result = ctxcheck("run", "program.py", code=code)
+        assert result.returncode == 0
+        assert result.stdout.count("\n") == 2
+
+
+def test_every_explain_page_and_the_index(ctxcheck: Run) -> None:
+    index = ctxcheck("explain")
+    assert index.returncode == 0
+    assert "CTX001" in index.stdout
+    page = ctxcheck("explain", "self-deadlock")
+    assert page.stdout.startswith("CTX002 self-deadlock")
+
+
+def test_interrupted_by_the_keyboard_it_ends_as_python_does(tmp_path: Path) -> None:
+    (tmp_path / "program.py").write_text(
+        INVERSION + "import time\nprint('ready', flush=True)\nwhile True: time.sleep(0.01)\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-m", "ctxcheck", "run", "program.py"],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    process.stdout.readline()
+    time.sleep(0)
+    os.kill(process.pid, signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == -signal.SIGINT
+    assert "KeyboardInterrupt" in errors
+    assert errors.count("error[CTX001]") == 1
