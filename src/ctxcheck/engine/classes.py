@@ -50,7 +50,10 @@ LOCK: Final = Kind("lock")
 RLOCK: Final = Kind("rlock", reentrant=True, owned=True)
 SPIN: Final = Kind("spin", sleeps=False, takes=EVERYTHING, owned=True)
 SEMAPHORE: Final = Kind("semaphore", guards=False, resource=True)
-KINDS: Final = {kind.name: kind for kind in (LOCK, RLOCK, SPIN, SEMAPHORE)}
+#: No lock at all: a stretch of code that others wait for, or that may be entered from many places.  It has a
+#: place in the order of locks, and that is all it has.
+REGION: Final = Kind("region", sleeps=False, guards=False, reentrant=True)
+KINDS: Final = {kind.name: kind for kind in (LOCK, RLOCK, SPIN, SEMAPHORE, REGION)}
 
 
 @final

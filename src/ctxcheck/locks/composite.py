@@ -25,10 +25,13 @@ _Event: Any = ORIGINALS["Event"]
 _Barrier: Any = ORIGINALS["Barrier"]
 
 
-def _sleeps(what: str) -> None:
-    """A wait is a sleep, whether or not it would have slept this time."""
+def _sleeps(what: str, released: Any = None) -> None:
+    """A wait is a sleep, whether or not it would have slept this time; ``released`` is the lock that it gives back."""
     st = fastpath.current()
-    if not st.cur.allows & BLOCK:
+    if st.cur.allows & BLOCK:
+        return
+    own = getattr(released, "node", None)
+    if any(node.step.takes & BLOCK and node.stands_for is not own for node in st.cur.chain()):
         slowpath.consult(st.engine.report_sleep, st, what, "wait", capture(2))
 
 
@@ -62,7 +65,7 @@ class Condition(_Look, _Condition):  # type: ignore[misc]
     def wait(self, timeout: float | None = None) -> bool:
         """As ``threading.Condition.wait``; a sleep, unless the timeout is zero."""
         if timeout is None or timeout > 0:
-            _sleeps("Condition.wait")
+            _sleeps("Condition.wait", self._lock)
         return bool(super().wait(timeout))
 
 

@@ -27,6 +27,7 @@ from ctxcheck.engine.classes import (
     WITH,
     LockClass,
     Mode,
+    Step,
 )
 from ctxcheck.engine.owner import VOID, Node, OwnerState
 from ctxcheck.locks.naming import classify
@@ -46,7 +47,8 @@ def track(obj: Any, *, name: str | None = None, kind: str = "lock", shared: Shar
     Args:
         obj: anything with ``acquire`` and ``release``; its other attributes are reached through the stand-in.
         name: the lock class's key and display name; by default the place that calls ``track`` tells.
-        kind: "lock" (its holder may sleep), "rlock" (re-entrant), "spin" (its holder may not sleep) or "semaphore".
+        kind: "lock" (its holder may sleep), "rlock" (re-entrant), "spin" (its holder may not sleep), "semaphore", or
+            "region" (no lock: a stretch of code that has its place in the order of locks).
         shared: whether it can be held shared, by ``acquire(shared=True)`` or ``with tracked.shared():``.
             ``True``: obj's own ``acquire`` takes ``shared=True``.  ``"recursive"``: as well, and a reader is let in
             while a writer waits, so that readers never hold each other up.  A pair of method names, such as
@@ -115,6 +117,11 @@ class Tracked:
         if was_shared and self._shared_methods[1] != "release":
             return getattr(self._obj, self._shared_methods[1])(*args, **kwargs)
         return self._obj.release(*args, **kwargs)
+
+    @property
+    def step(self) -> Step:
+        """Its class, as an acquire by call takes it."""
+        return self.lock_class.step(ACQUIRE)
 
     def shared(self) -> SharedHold:
         """A shared hold, for a ``with`` block."""
