@@ -9,9 +9,9 @@ What the code relies on:
 * ``st.cur[step]`` is ``None`` for a chain that this owner hasn't taken yet; the slow path validates it.
 * ``lock.node`` is written only while the raw lock is held by the writer, and set back to
   ``None`` *before* the raw release.
-* No signal handler can run between the raw acquire's return and the stores that record it, other than
-  at the call itself: that is what the ``except`` undoes.  (3.11-3.13: handlers run at calls,
-  function entries and backward jumps.)
+* A signal handler may raise.  It runs at calls, at the entry of functions and at backward jumps (3.11-3.13), so the
+  raw lock is taken by a step of a ``for`` loop over an iterator that acquires, where there is none of these between the
+  acquire and the stores that record it; and the releases are entered without one.
 
 Without the GIL each of these is still one atomic operation on an object that only its own thread
 writes, but for ``lock.node``, which the raw lock orders.  The acquisition count may then lose some.
@@ -26,7 +26,7 @@ from typing import Any, Final
 from ctxcheck.engine import slowpath
 from ctxcheck.engine.classes import WITH, LockClass, Step
 from ctxcheck.engine.owner import OFF, OwnerState
-from ctxcheck.engine.raw import RLockType, allocate_lock, local
+from ctxcheck.engine.raw import RLockType, allocate_lock, get_ident, local, uninterrupted
 from ctxcheck.engine.validator import Validator
 
 
@@ -49,7 +49,9 @@ class _End:
 
     def __del__(self) -> None:
         engine = self.state.engine
-        if not (engine.closed or engine.broken or self.state.ended):
+        # in a forked child the other threads' states die too, in the one thread that is left
+        own = self.state.owner.ident == get_ident()
+        if own and not (engine.closed or engine.broken or self.state.ended):
             slowpath.consult(engine.end_owner, self.state)
 
 
@@ -87,20 +89,18 @@ def engine() -> Validator | None:
     return _engine
 
 
-def activate(engine: Validator | None, where: Any = None) -> tuple[Validator | None, Any]:
-    """Make ``engine`` the one that events go to (``None``: nobody), and return what was there before.
+def activate(engine: Validator | None, where: Any = None) -> Any:
+    """Make ``engine`` the one that events go to (``None``: nobody), and return its thread-local state.
 
     ``where`` is the thread-local state to go on with, as returned before.
     """
     global _local, _engine, active
-    before = (_engine, _local)
     _engine = engine
     _local = _OFF_LOCAL if engine is None else (where if where is not None else local())
     active = engine is not None
-    return before
+    return _local
 
 
-_undo: Final = slowpath.undo
 _slow_acquire: Final = slowpath.acquire
 _slow_release: Final = slowpath.release
 
@@ -108,14 +108,15 @@ _slow_release: Final = slowpath.release
 class BaseLock:
     """A checked lock that isn't re-entrant: the record, and the hot methods."""
 
-    __slots__ = ("__weakref__", "_acquire", "_release", "node", "order_key", "step", "token")
+    __slots__ = ("__weakref__", "_release", "_taking", "node", "order_key", "step", "token")
 
     node: Any
     step: Step
 
     def _setup(self, lock_class: LockClass, order_key: Any = None) -> None:
         raw = allocate_lock()
-        self._acquire = raw.acquire
+        # each step of this iterator acquires the raw lock
+        self._taking = iter(raw.acquire, False)
         self._release = raw.release
         self._join(lock_class, order_key)
 
@@ -125,6 +126,14 @@ class BaseLock:
         self.token = lock_class.token
         self.order_key = order_key
         lock_class.created += 1
+
+    @property
+    def _raw(self) -> Any:
+        return self._release.__self__  # type: ignore[attr-defined]
+
+    @property
+    def _acquire(self) -> Callable[..., bool]:
+        return self._raw.acquire  # type: ignore[no-any-return]
 
     def __del__(self, forget: Callable[[Any], None] = slowpath.forget) -> None:
         # a lock that goes while it is held must not stay on its holder's chain
@@ -138,15 +147,13 @@ class BaseLock:
             st = begin()
         if self.node is not None or (n := st.cur[self.step]) is None:
             return _slow_acquire(self, st, self.step)
-        try:
-            counted = _count()
-            self._acquire()
+        _count()
+        for taken in self._taking:
             st.cur = self.node = n
-        except BaseException:
-            _undo(self)
-            raise
-        return counted
+            return taken
+        raise AssertionError  # an acquire without a timeout doesn't fail
 
+    @uninterrupted
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
     ) -> None:
@@ -173,16 +180,13 @@ class BaseLock:
             and self.node is None
             and (n := st.cur[self.step.by_call]) is not None
         ):
-            try:
-                counted = _count()
-                self._acquire()
+            _count()
+            for taken in self._taking:
                 st.cur = self.node = n
-            except BaseException:
-                _undo(self)
-                raise
-            return counted
+                return taken
         return _slow_acquire(self, st, self.step.by_call, blocking, timeout)
 
+    @uninterrupted
     def release(self) -> None:
         """As :meth:`threading.Lock.release`."""
         try:
@@ -244,6 +248,7 @@ class RLock(RLockType):  # type: ignore[misc, valid-type]  # pyright: ignore[rep
             raise
         return counted
 
+    @uninterrupted
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
     ) -> None:
@@ -280,6 +285,7 @@ class RLock(RLockType):  # type: ignore[misc, valid-type]  # pyright: ignore[rep
             return counted
         return _slow_reacquire(self, st, self.step.by_call, blocking, timeout)
 
+    @uninterrupted
     def release(self) -> None:
         """As :meth:`threading.RLock.release`."""
         try:

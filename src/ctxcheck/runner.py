@@ -210,19 +210,19 @@ def leave(status: int, *, interrupted: bool = False) -> NoReturn:
     if interrupted:
         # The interpreter remembers that a KeyboardInterrupt reached the top, and after its
         # clean-up kills itself.  The traceback has been printed already.
-        sys.excepthook = _say_nothing
+        sys.excepthook = _nothing
         raise KeyboardInterrupt
     sys.exit(status)
 
 
-def _say_nothing(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+def _nothing(*args: object) -> None:
     pass
 
 
 # ---- before os._exit
 
 
-class before_os_exit:
+class before_os_exit:  # noqa: N801  # reads as a statement
     """While open, ``os._exit(status)`` in this process first calls ``callback(status)``, once.
 
     What the callback returns is the status that the process leaves with; if it raises, the given one is
@@ -337,10 +337,13 @@ def _finish() -> None:
     threading: Any = sys.modules.get("threading")
     if threading is not None:
         failure = _failure_of(threading._shutdown)
-        if failure is not None and sys.version_info >= (3, 13):
-            _unraisable(failure, "Exception ignored on threading shutdown", None)
-        elif failure is not None:
-            _unraisable(failure, None, threading)
+        if failure is not None:
+            # It may not have come to the point where it notes that it was called.
+            threading._shutdown = _nothing
+            if sys.version_info >= (3, 13):
+                _unraisable(failure, "Exception ignored on threading shutdown", None)
+            else:
+                _unraisable(failure, None, threading)
     # A callback that fails is printed in there.
     atexit._run_exitfuncs()  # pyright: ignore[reportPrivateUsage]
     for stream in (sys.stdout, sys.stderr):

@@ -112,12 +112,11 @@ class Session:
         self._at_once = at_once
         self._found: dict[str, Violation] = {}
         self._printed: set[str] = set()
-        self._before: tuple[Validator | None, Any] | None = None
+        self._where: Any = None
         self._acquisitions = 0
         self._stopped = False
-        self.engine = Validator(
-            self._record, self._withdraw, owners=owners, deadlock_after=float(deadlock_after)
-        )
+        self.engine = Validator(self._record, self._withdraw, owners=owners, deadlock_after=float(deadlock_after))
+        self.engine.insistent = mode == "raise"
 
     # --- running ---------------------------------------------------------------
 
@@ -125,24 +124,35 @@ class Session:
         """Become the session that events go to; an outer one is suspended until :meth:`stop`."""
         slowpath.on_fault.append(self._fault)
         self._acquisitions = slowpath.acquisitions()
-        self._before = fastpath.activate(self.engine)
+        self._where = fastpath.activate(self.engine)
         _sessions.append(self)
 
     def stop(self, how: str = "checking block") -> None:
-        """End the session: the calling thread finishes, what was provisional is settled.  Violations stay readable."""
-        if self._stopped or self._before is None:
+        """End the session: the calling thread finishes, what was provisional is settled.  Violations stay readable.
+
+        Sessions may end in any order: events go to the one that began last among those that are left.  What a
+        callback raises meanwhile comes out when all is done.
+        """
+        if self._stopped or self not in _sessions:
             return
-        state = fastpath.current()
-        if state.engine is self.engine:
-            self.engine.end_owner(state, how)
         self._stopped = True
         self._acquisitions = slowpath.acquisitions() - self._acquisitions
-        # closed first: to leave the thread-local state behind looks like the end of every thread that has one
-        self.engine.close()
-        if self.engine.broken or fastpath.engine() is self.engine:
-            fastpath.activate(*self._before)
-        slowpath.on_fault.remove(self._fault)
-        _sessions.remove(self)
+        active = fastpath.engine() is self.engine
+        try:
+            state = fastpath.current()
+            if active and state.engine is self.engine:
+                self.engine.end_owner(state, how)
+        finally:
+            try:
+                # closed first: to leave the thread-local state behind looks like the end of every thread that has one
+                self.engine.close()
+            finally:
+                _sessions.remove(self)
+                slowpath.on_fault.remove(self._fault)
+                if active or self.engine.broken:
+                    top = _sessions[-1] if _sessions else None
+                    usable = top is not None and not top.engine.broken
+                    fastpath.activate(top.engine if top and usable else None, top._where if top else None)
 
     def __enter__(self) -> Self:
         self.start()

@@ -70,7 +70,7 @@ def same_key(a: Any, b: Any) -> bool:
     if type(a) in (str, int, bytes, bool):
         return bool(a == b)
     if type(a) is tuple:
-        return len(a) == len(b) and all(same_key(x, y) for x, y in zip(a, b, strict=True))
+        return len(b) == len(a) and all(map(same_key, a, b))  # pyright: ignore[reportUnknownArgumentType]
     return False
 
 

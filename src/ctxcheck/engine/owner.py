@@ -15,8 +15,8 @@ written only by who holds the lock; nodes are never shared between owners, so
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, Final, final
 
 from ctxcheck.engine.classes import EVERYTHING, Step
 from ctxcheck.engine.raw import get_ident, thread_name
@@ -188,17 +188,20 @@ class OwnerState:
             self.instances = [pair for pair in self.instances if pair[0] is not node]
         return True
 
-    def dissolve(self) -> None:
-        """Take the trie apart, so that it is freed at once, also where the collector is off."""
+    def dissolve(self) -> int:
+        """Take the trie apart, so that it is freed at once, also where the collector is off; returns its size."""
+        size = 0
         nodes: list[Node] = [self.root, self.cur]
         self.cur = self.root = VOID
         self.instances = []
         while nodes:
             node = nodes.pop()
+            size += len(node)
             nodes.extend(node.values())
             node.clear()
             if node.parent is node:
                 node.parent = VOID
+        return size
 
     def find(self, node: Node) -> Node | None:
         """Return the entry of the chain that stands for ``node``, if it is still on it."""
@@ -227,3 +230,42 @@ def _make_void() -> Void:
 #: Where an owner stands that isn't being checked.
 VOID: Final[Node] = _make_void()
 OFF: Final[OwnerState] = _Off()
+
+
+@final
+class Reentry:
+    """In place of a re-entered lock's node: so that its release isn't the expected one, and is counted."""
+
+    __slots__ = ("depth", "node")
+
+    def __init__(self, node: Node) -> None:
+        self.node = node
+        self.depth = 0
+
+    @property
+    def state(self) -> OwnerState:
+        """The owner."""
+        return self.node.state
+
+    @property
+    def step(self) -> Step:
+        """As the node's."""
+        return self.node.step
+
+
+@final
+class Unused:
+    """In place of a node, until a lock whose name isn't known yet is first taken."""
+
+    __slots__ = ("settle",)
+
+    state = None
+
+    def __init__(self, settle: Callable[[Any], None]) -> None:
+        self.settle = settle
+
+    def settle_for(self, lock: Any) -> None:
+        """Give ``lock`` its class, now that it is first taken, and clear its node."""
+        self.settle(lock)
+        if lock.node is self:
+            lock.node = None

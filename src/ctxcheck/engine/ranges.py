@@ -145,12 +145,12 @@ def use_range(
     why: str = "",
 ) -> None:
     """Check that a call is covered by one open bracket, opened where its owner could sleep (CTX201)."""
-    for bracket in reversed(state.brackets):
+    for mine in reversed(state.brackets):
         if (
-            bracket.name == name
-            and (bracket.sleepable or not sleepable)
-            and same_key(bracket.key, key)
-            and covers(bracket.span, span)
+            mine.name == name
+            and (mine.sleepable or not sleepable)
+            and same_key(mine.key, key)
+            and covers(mine.span, span)
         ):
             # only its own line is ever shown
             engine.book.note(name, Moment("inside", function, capture(1, 1), state.owner))

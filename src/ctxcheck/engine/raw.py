@@ -10,7 +10,8 @@ from __future__ import annotations
 import _thread
 import sys
 import threading
-from typing import Final
+from types import FunctionType
+from typing import Final, TypeVar, cast
 
 allocate_lock: Final = _thread.allocate_lock
 LockType: Final = _thread.LockType
@@ -39,3 +40,25 @@ def thread_name(ident: int) -> str | None:
     # `_name`, not `name`: a subclass may override the property with anything.
     name = getattr(thread, "_name", None)
     return name if isinstance(name, str) else None
+
+
+_F = TypeVar("_F")
+
+
+def uninterrupted(function: _F) -> _F:
+    """Let no signal handler run at the entry of this function.
+
+    CPython looks for pending signals when it enters a Python function, before its first line; an exception
+    raised there comes out of a ``release`` that never ran, and the lock stays held for ever, where the
+    real lock's C method can't be interrupted.  The check is part of the RESUME instruction, which skips it when its
+    argument says that a frame is resumed after ``yield from`` (2) and not entered (0).  So that is what we say,
+    on the versions where it was tried; elsewhere the function stays as it is.
+    """
+    if (3, 11) <= sys.version_info < (3, 14) and sys.implementation.name == "cpython":
+        from opcode import opmap
+
+        made = cast("FunctionType", function)
+        code = made.__code__.co_code
+        if code[:2] == bytes((opmap["RESUME"], 0)):
+            made.__code__ = made.__code__.replace(co_code=code[:1] + bytes((2,)) + code[2:])
+    return function

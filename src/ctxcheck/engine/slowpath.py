@@ -4,27 +4,28 @@ released by somebody else or out of order, not being checked.
 Every function here works on a *lock record*: any object with ``node`` (where its
 holder stands, or ``None``), ``step`` (its class, taken by ``with``) and the raw methods ``_acquire``
 and ``_release``.  The raw lock is always taken and released as the program asked, whatever happens to the checking.
+
+Signal handlers may raise at any call and at the entry of any function, but not between the step of a ``for``
+loop over a C iterator and the next store.  So a raw lock is taken by stepping an iterator that calls it, and
+claimed (``lock.node``) before anything else: whatever comes after can be undone for certain.
 """
 
 from __future__ import annotations
 
 import itertools
-import time
 from collections.abc import Callable
-from typing import Any, Final, Protocol, TypeVar, cast, final
+from typing import Any, Final, Protocol, TypeVar
 
 from ctxcheck.engine import ranges
 from ctxcheck.engine.classes import TIMED, TRY, Step
 from ctxcheck.engine.errors import ViolationError
-from ctxcheck.engine.owner import VOID, Node, OwnerState
-from ctxcheck.engine.raw import RLockType
+from ctxcheck.engine.owner import VOID, Node, OwnerState, Reentry, Unused
+from ctxcheck.engine.raw import RLockType, uninterrupted
 from ctxcheck.engine.sites import capture, is_own
 
 _T = TypeVar("_T")
 _release_save: Final[Callable[[Any], Any]] = RLockType._release_save  # type: ignore[attr-defined]
 _acquire_restore: Final[Callable[[Any, Any], None]] = RLockType._acquire_restore  # type: ignore[attr-defined]
-_sleep: Final = time.sleep
-_now: Final = time.monotonic
 
 _MANY: Final = 1 << 62
 _turnstile: Final = itertools.repeat(True, _MANY)
@@ -37,8 +38,6 @@ def acquisitions() -> int:
     return _MANY - _turnstile.__length_hint__()
 
 
-#: How long a thread that was interrupted in an acquire waits for somebody to claim the lock, in seconds.
-CLAIM_WITHIN: Final = 0.25
 #: Between the two looks at who waits for whom, in seconds.
 CONFIRM_AFTER: Final = 0.05
 
@@ -55,40 +54,7 @@ class LockRecord(Protocol):
     def _release(self) -> Callable[[], None]: ...
 
 
-@final
-class Reentry:
-    """In place of a re-entered lock's node: so that its release isn't the expected one, and is counted."""
-
-    __slots__ = ("depth", "node")
-
-    def __init__(self, node: Node) -> None:
-        self.node = node
-        self.depth = 1
-
-    @property
-    def state(self) -> OwnerState:
-        """The owner."""
-        return self.node.state
-
-    @property
-    def step(self) -> Step:
-        """As the node's."""
-        return self.node.step
-
-
-@final
-class Unused:
-    """In place of a node, until a lock whose name isn't known yet is first taken."""
-
-    __slots__ = ("settle",)
-
-    state = None
-
-    def __init__(self, settle: Callable[[Any], None]) -> None:
-        self.settle = settle
-
-
-#: What to do when the validator itself breaks; set by the session.
+#: What to do when the validator itself breaks; set by the session that is active.
 on_fault: list[Callable[[BaseException], None]] = []
 
 
@@ -109,8 +75,8 @@ def consult(call: Callable[..., _T], *args: Any) -> _T | None:
     except Exception as error:
         if not _is_ours(error):
             raise
-        for report in on_fault:
-            report(error)
+        if on_fault:
+            on_fault[-1](error)
         return None
 
 
@@ -123,20 +89,18 @@ def _is_ours(error: BaseException) -> bool:
 
 
 def acquire(lock: LockRecord, state: OwnerState, step: Step, blocking: Any = True, timeout: Any = -1) -> bool:
-    """Acquire a non-reentrant lock; ``step`` is its class taken by ``with`` or by call.
+    """Acquire a lock that the caller doesn't re-enter; ``step`` is its class taken by ``with`` or by call.
 
     As ``threading.Lock.acquire``: same arguments, results and errors.
     """
     node = lock.node
     if type(node) is Unused:
-        node.settle(lock)
-        if lock.node is node:
-            lock.node = None
+        node.settle_for(lock)
         node = lock.node
         step = lock.step if step.mode is None or step.mode.scoped else lock.step.by_call
     engine = state.engine
     if engine is None or not _usual(blocking, timeout):
-        return _unchecked(lock, blocking, timeout)
+        return _claim(lock, VOID, (blocking,), (timeout,))
     lock_class = step.lock_class
     assert lock_class is not None
     waits = bool(blocking) and timeout != 0
@@ -145,19 +109,20 @@ def acquire(lock: LockRecord, state: OwnerState, step: Step, blocking: Any = Tru
         if held is not None and not lock_class.handed_over and not lock_class.kind.resource:
             consult(engine.self_deadlock, state, lock_class, held)
     if state.cur is VOID:
-        return _unchecked(lock, blocking, timeout)
-    if not waits:
-        if not _raw(lock, blocking, timeout):
+        return _claim(lock, VOID, (blocking,), (timeout,))
+    mode = TRY if not waits else TIMED if timeout != -1 else None
+    new = _step_on(state, step if mode is None else lock_class.step(mode), lock)
+    count()
+    try:
+        if mode is None:
+            _block(lock, state, new)
+        elif not _claim(lock, new, (blocking,), (timeout,)):
             return False
-        new = _step_on(state, lock_class.step(TRY), lock)
-    elif timeout != -1:
-        new = _step_on(state, lock_class.step(TIMED), lock)
-        if not _raw(lock, blocking, timeout):
-            return False
-    else:
-        new = _step_on(state, step, lock)
-        _block(lock, state)
-    _stand_on(lock, state, new)
+        _stand_on(lock, state, new)
+    except BaseException:
+        if lock.node is new is not VOID:
+            release(lock, state)
+        raise
     return True
 
 
@@ -166,113 +131,92 @@ def _usual(blocking: Any, timeout: Any) -> bool:
     return type(blocking) in (bool, int) and type(timeout) in (int, float) and (timeout == -1 or timeout >= 0)
 
 
-def _unchecked(lock: LockRecord, blocking: Any, timeout: Any) -> bool:
-    got = _raw(lock, blocking, timeout)
-    if got:
-        lock.node = VOID
-    return got
+def _claim(lock: LockRecord, node: Node, *args: tuple[Any, ...]) -> bool:
+    """Take the raw lock, with these arguments (one tuple each), and say that it is held, in one step."""
+    for got in map(lock._acquire, *args) if args else (iter(lock._acquire, None)):
+        if got:
+            lock.node = node
+        return got
+    return False
 
 
 def _step_on(state: OwnerState, step: Step, lock: Any) -> Node:
     """The node for one more step: cached, or validated now; VOID where the validator can't say."""
-    new = state.cur[step]
+    new: Node | None = state.cur[step]
     if new is None:
-        new = cast("Node | None", consult(state.engine.acquire, state, step, lock))
+        new = consult(state.engine.acquire, state, step, lock)
     return VOID if new is None else new
 
 
-def _stand_on(lock: LockRecord, state: OwnerState, node: Node) -> None:
-    lock.node = node
-    if node is not VOID:
-        count()
-        # somebody else may have stood here meanwhile (a handler that ran while we waited); a chain that moved
-        # on is followed, not overwritten
-        if node.parent is not state.cur:
-            node = Node(state.cur, node.step, state, node.trace, stands_for=node)
-        state.cur = node
-        lock_class = node.step.lock_class
-        if lock_class is not None and lock_class.nested:
-            consult(state.engine.remember_instance, state, node.stands_for, lock)
-
-
-def _raw(lock: LockRecord, blocking: Any, timeout: Any) -> bool:
-    try:
-        return lock._acquire(blocking, timeout)
-    except BaseException:
-        undo(lock)
-        raise
-
-
-def _block(lock: LockRecord, state: OwnerState) -> None:
-    """Take the raw lock, however long it takes; look at who waits for whom when it takes long."""
-    try:
-        if lock._acquire(False):
-            return
-        engine = state.engine
-        state.waiting = lock
-        try:
-            if lock._acquire(True, engine.deadlock_after):
-                return
-            seen = consult(engine.wait_cycle, state, lock)
-            if seen is not None and lock._acquire(True, CONFIRM_AFTER):
-                return
-            consult(engine.still_blocked, state, lock, seen)
-            lock._acquire()
-        finally:
-            state.waiting = None
-            engine.no_longer_blocked(state)
-    except BaseException:
-        undo(lock)
-        raise
-
-
-def undo(lock: LockRecord) -> None:
-    """An exception came out of a raw acquire: give the lock back if it was taken all the same.
-
-    A signal handler may raise between the raw acquire's success and its return to us, where
-    the interpreter's own ``with lock:`` can't be interrupted.  Whether the lock was taken can't be
-    seen from here, but a holder says so at once (``node``): held and claimed by nobody means ours.
-    """
-    until = _now() + CLAIM_WITHIN
-    while lock.node is None:
-        if lock._acquire(False):
-            break  # it was free: we never had it, and now give back what we took to find out
-        if _now() > until:
-            break  # held, and nobody has claimed it
-        _sleep(0.001)
-    else:
+def _stand_on(lock: Any, state: OwnerState, node: Node) -> None:
+    """The lock is held in ``node``: that is where its owner stands now."""
+    if node is VOID:
         return
-    lock._release()
+    # a handler that ran while we waited may have left the owner elsewhere: a chain that moved on is
+    # followed, not overwritten
+    state.cur = node if node.parent is state.cur else Node(state.cur, node.step, state, node.trace, stands_for=node)
+    lock_class = node.step.lock_class
+    if lock_class is not None and lock_class.nested:
+        consult(state.engine.remember_instance, state, node, lock)
 
 
-def release(lock: LockRecord, state: OwnerState) -> None:
-    """Release a non-reentrant lock that isn't the innermost thing that the caller holds, or isn't the caller's."""
-    node = lock.node
-    lock_class = lock.step.lock_class
-    assert lock_class is not None
+def _block(lock: LockRecord, state: OwnerState, node: Node) -> None:
+    """Take the raw lock, however long it takes; look at who waits for whom when it takes long."""
+    if _claim(lock, node, (False,)):
+        return
+    engine = state.engine
+    state.waiting = lock
     try:
+        if _claim(lock, node, (True,), (engine.deadlock_after,)):
+            return
+        seen = consult(engine.wait_cycle, state, lock)
+        if seen is not None and _claim(lock, node, (True,), (CONFIRM_AFTER,)):
+            return
+        consult(engine.still_blocked, state, lock, seen)
+        _claim(lock, node)
+    finally:
+        state.waiting = None
+        engine.no_longer_blocked(state)
+
+
+@uninterrupted
+def release(lock: LockRecord, state: OwnerState) -> None:
+    """Release a lock that isn't the innermost thing that the caller holds, or isn't the caller's."""
+    node = lock.node
+    try:
+        if type(node) is Unused:
+            node = None
+        lock_class = lock.step.lock_class
         if node is None:
             if state.engine is not None and state.cur is not VOID:
                 consult(state.engine.unbalanced_release, state, lock_class)
+        elif lock_class.kind.owned and _is_rival(node, state):  # type: ignore[union-attr]
+            consult(state.engine.foreign_release, state, lock_class, node)
         else:
-            if lock_class.kind.owned and node.state is not state and node is not VOID and _is_rival(node.state, state):
-                consult(state.engine.foreign_release, state, lock_class, node)
-                raise RuntimeError("cannot release un-acquired lock")
             lock.node = None
             consult(drop, lock_class, node, state)
-    except RuntimeError:
-        if node is not None and lock.node is node:
-            raise
-        lock._release()
-        raise
     except BaseException:
-        lock._release()
+        if node is not None and lock.node is None:
+            lock._release()
+            _drop_later(node)
         raise
+    if node is not None and lock.node is not None:
+        raise RuntimeError("cannot release un-acquired lock")
     lock._release()
 
 
-def _is_rival(holder: OwnerState, state: OwnerState) -> bool:
-    return state.engine is not None and holder.engine is state.engine and holder.owner.ident != state.owner.ident
+def _drop_later(node: Any) -> None:
+    """A release was interrupted: its hold goes off the chain in the holder's next slow path, if it is still there."""
+    if node is not None and node is not VOID and node.state is not None:
+        node.state.drops.append(node.node if type(node) is Reentry else node)
+
+
+def _is_rival(node: Any, state: OwnerState) -> bool:
+    """Whether another owner of the same session holds it."""
+    holder = node.state
+    if node is VOID or holder is state or state.engine is None:
+        return False
+    return bool(holder.engine is state.engine and holder.owner.ident != state.owner.ident)
 
 
 def forget(lock: Any) -> None:
@@ -285,9 +229,7 @@ def forget(lock: Any) -> None:
     if node is None or node is VOID or type(node) is Unused:
         return
     lock.node = None
-    holder = node.state
-    if holder is not None and not holder.ended:
-        holder.drops.append(node.node if type(node) is Reentry else node)
+    _drop_later(node)
 
 
 def drop(lock_class: Any, node: Node, state: OwnerState) -> None:
@@ -300,8 +242,12 @@ def drop(lock_class: Any, node: Node, state: OwnerState) -> None:
             holder.drops.append(node)
             return
         if state.brackets:
-            ranges.released_inside(state.engine, state, node, capture(2))
-        state.unlink(node)
+            try:
+                ranges.released_inside(state.engine, state, node, capture(2))
+            finally:
+                state.unlink(node)
+        else:
+            state.unlink(node)
     elif holder.is_current():
         # taken in another session by this same thread
         if holder.cur is VOID or not holder.unlink(node):
@@ -317,83 +263,108 @@ def drop(lock_class: Any, node: Node, state: OwnerState) -> None:
 
 def reacquire(lock: Any, state: OwnerState, step: Step, blocking: Any = True, timeout: Any = -1) -> bool:
     """Acquire an RLock.  Its owner re-enters it without any effect on orders (it can't wait)."""
-    if lock._is_owned():
-        if not lock._acquire(blocking, timeout):
-            return False
-        node = lock.node
-        if type(node) is Reentry:
-            node.depth += 1
-        elif node is not None:
-            lock.node = Reentry(node)
-        return True
-    return acquire(lock, state, step, blocking, timeout)
-
-
-def rerelease(lock: Any, state: OwnerState) -> None:
-    """Release an RLock that is re-entered, not the innermost thing held, or not the caller's."""
+    if not lock._is_owned():
+        return acquire(lock, state, step, blocking, timeout)
     node = lock.node
-    if type(node) is Reentry and lock._is_owned():
+    reentry = node if type(node) is Reentry or node is None else Reentry(node)
+    for got in map(lock._acquire, (blocking,), (timeout,)):
+        if got and reentry is not None:
+            reentry.depth += 1
+            lock.node = reentry
+        return bool(got)
+    return False
+
+
+@uninterrupted
+def rerelease(lock: Any, state: OwnerState) -> None:
+    """Release an RLock that is re-entered, not the innermost thing held, or not the caller's.
+
+    No call comes before the raw release where the lock is the caller's, unless what it raises is caught here.
+    """
+    node = lock.node
+    if node.__class__ is Reentry:
+        try:
+            lock._release()
+        except BaseException:
+            if lock._is_owned():  # it was released, and a signal handler raised then
+                node.depth -= 1
+                if node.depth == 0:
+                    lock.node = node.node
+            elif state.engine is not None and state.cur is not VOID:
+                consult(state.engine.foreign_release, state, lock.step.lock_class, node.node)
+            raise
         node.depth -= 1
         if node.depth == 0:
             lock.node = node.node
-        lock._release()
         return
-    if not lock._is_owned() and state.engine is not None and state.cur is not VOID:
-        # the raw release below refuses, in the interpreter's words
-        if node is None:
-            consult(state.engine.unbalanced_release, state, lock.step.lock_class)
-        elif node is not VOID:
-            base = node.node if type(node) is Reentry else node
-            consult(state.engine.foreign_release, state, lock.step.lock_class, base)
-        lock._release()
-        return
-    if lock._is_owned() and node is not None:
-        lock.node = None
-        try:
+    released = False
+    try:
+        if node is not None and (node.state is state or lock._is_owned()):
+            lock.node = None
             consult(drop, lock.step.lock_class, node, state)
-        finally:
+        elif state.engine is not None and state.cur is not VOID:
+            _note_refused(lock, state, node)
+        released = True
+        lock._release()
+    except BaseException:
+        if not released and lock._is_owned():
+            lock.node = None
             lock._release()
-        return
-    lock._release()
+            _drop_later(node)
+        raise
+
+
+def _note_refused(lock: Any, state: OwnerState, node: Any) -> None:
+    """Somebody releases what is not theirs; the raw lock refuses it in the interpreter's words."""
+    lock_class = lock.step.lock_class
+    if node is None or type(node) is Unused:
+        consult(state.engine.unbalanced_release, state, lock_class)
+    elif node is not VOID:
+        consult(state.engine.foreign_release, state, lock_class, node)
 
 
 def undo_rlock(lock: Any) -> None:
-    """As :func:`undo`; an RLock knows whether it is ours."""
+    """An exception came out of a raw acquire: give the lock back if it was taken all the same; an RLock knows."""
     if lock.node is None and lock._is_owned():
         lock._release()
 
 
+@uninterrupted
 def release_save(lock: Any, state: OwnerState) -> Any:
     """Let go of an RLock altogether, for a wait; returns what :func:`acquire_restore` needs."""
     node = lock.node
-    if lock._is_owned() and node is not None:
-        lock.node = None
-        consult(drop, lock.step.lock_class, node.node if type(node) is Reentry else node, state)
+    try:
+        if node is not None and lock._is_owned():
+            lock.node = None
+            consult(drop, lock.step.lock_class, node.node if type(node) is Reentry else node, state)
+    except BaseException:
+        lock.node = node  # it isn't given back: the block around the wait will release it
+        raise
     return _release_save(lock)
 
 
+@uninterrupted
 def acquire_restore(lock: Any, state: OwnerState, saved: Any) -> None:
     """Take it back after the wait: an acquire like any other, whose order counts.
 
-    A violation is raised only after the lock is held again: the ``with`` block around the wait will release it.
+    Whatever is raised meanwhile comes out only after the lock is held again: the block around the wait will release it.
     """
-    new, raised = VOID, None
-    if state.engine is not None and state.cur is not VOID:
-        try:
-            new = _step_on(state, lock.step, lock)
-        except ViolationError as error:
-            raised = error
-    state.waiting = lock
+    new: Node = VOID
     try:
-        _acquire_restore(lock, saved)
+        if state.engine is not None and state.cur is not VOID:
+            state.waiting = lock
+            new = _step_on(state, lock.step, lock)
     finally:
+        for _ in map(_acquire_restore, (lock,), (saved,)):
+            lock.node = new
+            break
         state.waiting = None
-    _stand_on(lock, state, new)
-    for _ in range(saved[0] - 1):
-        node = lock.node
-        if type(node) is Reentry:
-            node.depth += 1
-        else:
-            lock.node = Reentry(node)
-    if raised is not None:
-        raise raised
+        _restore_depth(lock, state, new, saved[0])
+
+
+def _restore_depth(lock: Any, state: OwnerState, node: Node, depth: int) -> None:
+    _stand_on(lock, state, node)
+    if depth > 1:
+        reentry = Reentry(node)
+        reentry.depth = depth - 1
+        lock.node = reentry

@@ -13,6 +13,7 @@ after it is released.
 
 from __future__ import annotations
 
+import dataclasses
 import gc
 import itertools
 import threading
@@ -36,12 +37,12 @@ from ctxcheck.engine.findings import (
     SleepFacts,
     Waiter,
 )
-from ctxcheck.engine.graph import OrderGraph, Witness
-from ctxcheck.engine.owner import VOID, Node, Owner, OwnerState
+from ctxcheck.engine.graph import Edge, OrderGraph, Witness
+from ctxcheck.engine.owner import VOID, Node, Owner, OwnerState, Reentry
 from ctxcheck.engine.raw import allocate_lock, get_frame, get_ident, thread_count
-from ctxcheck.engine.rules import Grade
+from ctxcheck.engine.rules import GRADES
 from ctxcheck.engine.sites import GENERATED, Trace, capture, still_running
-from ctxcheck.engine.verdict import Cycle, Owners, Verdict, components, judge
+from ctxcheck.engine.verdict import Cycle, Owners, Verdict, best_cycle, components, judge
 from ctxcheck.engine.violations import Violation
 
 #: How long an owner waits for the mutex before it leaves its event to the holder, in seconds.
@@ -67,31 +68,32 @@ class _OrderEvent(NamedTuple):
     allowed: str | None
 
 
-class _Nesting:
-    """What is known of the instances of one class that were nested: ordered pairs of serials, with a witness each."""
+class _NestEvent(NamedTuple):
+    """As :class:`_OrderEvent`, between instances of one class: ``held`` are those that were held."""
 
-    __slots__ = ("pairs",)
-
-    def __init__(self) -> None:
-        self.pairs: dict[tuple[int, int], tuple[Owner, frozenset[LockClass]]] = {}
-
-    def leads(self, start: int, goal: int) -> list[tuple[int, int]] | None:
-        """The pairs of a path from one instance to another, or None."""
-        paths: dict[int, list[tuple[int, int]]] = {start: []}
-        todo = [start]
-        while todo:
-            at = todo.pop(0)
-            for pair in self.pairs:
-                if pair[0] == at and pair[1] not in paths:
-                    paths[pair[1]] = [*paths[at], pair]
-                    if pair[1] == goal:
-                        return paths[goal]
-                    todo.append(pair[1])
-        return None
+    owner: Owner
+    lock_class: LockClass
+    held: tuple[tuple[_Instance, Mode, Trace], ...]
+    target: _Instance
+    mode: Mode
+    trace: Trace
+    guards: frozenset[LockClass]
+    origin: str
+    allowed: str | None
 
 
-#: Pairs of instances remembered for one class; a class with more is left at what was seen.
-MAX_PAIRS: Final = 1_000
+@final
+class _Instance(LockClass):
+    """One lock of a class whose locks are nested: to the order graph, a class of its own."""
+
+    __slots__ = ()
+
+    def __init__(self, of: LockClass) -> None:
+        super().__init__(f"{of.key}@{_serials():09d}", of.name, of.kind)
+
+
+#: Orders between instances remembered for one class; what comes beyond is counted as dropped.
+MAX_INSTANCE_ORDERS: Final = 10_000
 
 
 @final
@@ -134,12 +136,15 @@ class Validator:
         self.seen: set[LockClass] = set()
         self._max_nodes = max_nodes
         self._nodes = 0
-        self._queue: deque[_OrderEvent] = deque()
+        #: raise again each time that an order is broken which is known to be (for mode "raise")
+        self.insistent = False
+        self._broken_orders: dict[Edge, Finding] = {}
+        self._queue: deque[_OrderEvent | _NestEvent] = deque()
         self._mutex = allocate_lock()
         self._holder = 0
-        self._states: weakref.WeakSet[OwnerState] = weakref.WeakSet()
-        self._nestings: dict[LockClass, _Nesting] = {}
-        self._instance_serials: weakref.WeakKeyDictionary[Any, int] = weakref.WeakKeyDictionary()
+        self._states: dict[int, weakref.ref[OwnerState]] = {}
+        self._instance_graphs: dict[LockClass, OrderGraph] = {}
+        self._instances: weakref.WeakKeyDictionary[Any, _Instance] = weakref.WeakKeyDictionary()
         #: holds of owners that are gone, which a hand-off may still redeem
         self._left_held: dict[Node, Finding] = {}
         #: owners that wait for a lock of their own, and may be waiting for a hand-off
@@ -152,8 +157,12 @@ class Validator:
     def new_state(self) -> OwnerState:
         """Make the state of the calling thread."""
         state = OwnerState(Owner(_serials(), get_ident()), self)
-        self._states.add(state)
+        self._states[state.owner.serial] = weakref.ref(state)
         return state
+
+    def _live_states(self) -> list[OwnerState]:
+        references = list(self._states.values())  # one atomic copy, while threads come and go
+        return [state for reference in references if (state := reference()) is not None]
 
     def end_owner(self, state: OwnerState, how: str = "thread") -> None:
         """The owner is gone: check what it left behind (CTX203, CTX303), and free its trie."""
@@ -162,12 +171,14 @@ class Validator:
         state.settle()
         state.ended = True
         state.owner.learn_name()
-        for bracket in list(state.brackets):
-            ranges.left_open(self, state, bracket, how)
-        for node in list(state.cur.held()):
-            self._left(state, node, how)
-        state.dissolve()
-        self._states.discard(state)
+        try:
+            for bracket in list(state.brackets):
+                ranges.left_open(self, state, bracket, how)
+            for node in list(state.cur.held()):
+                self._left(state, node, how)
+        finally:
+            self._nodes -= state.dissolve()
+            self._states.pop(state.owner.serial, None)
 
     def _left(self, state: OwnerState, node: Node, how: str) -> None:
         lock_class = node.step.lock_class
@@ -217,8 +228,8 @@ class Validator:
             if lock_class.kind.sleeps and not parent.allows & BLOCK:
                 cacheable = False
                 self.report_sleep(state, lock_class.name, "acquire", node.trace, mode=mode, lock_class=lock_class)
-            if held:
-                self._order(state, held, lock_class, mode, node)
+            if held and self._order(state, held, lock_class, mode, node):
+                cacheable = False
         self.chains += 1
         if cacheable and self._room():
             parent[step] = node
@@ -242,18 +253,26 @@ class Validator:
         self._nodes += 1
         return True
 
-    def _order(self, state: OwnerState, held: list[Node], target: LockClass, mode: Mode, node: Node) -> None:
-        """Put the orders "each held lock, then this one" on the queue and see to it."""
+    def _order(self, state: OwnerState, held: list[Node], target: LockClass, mode: Mode, node: Node) -> bool:
+        """Put the orders "each held lock, then this one" on the queue and see to it; whether to ask again next time."""
         guards = _guards(held)
         entries = tuple(
             (h.step.lock_class, h.step.mode, h.trace)
             for h in held
             if h.step.lock_class is not None and h.step.mode is not None and h.step.lock_class is not target
         )
-        if entries and not all(self._saturated(source, target, guards, m, mode) for source, m, _ in entries):
+        if not entries:
+            return False
+        if not all(self._saturated(source, target, guards, m, mode) for source, m, _ in entries):
             allowed = self.allowed(node, "CTX001")
             self._queue.append(_OrderEvent(state.owner, entries, target, mode, node.trace, self.origin, allowed))
             self._drain(state)
+        if not self.insistent:
+            return False
+        known = [found for source, _, _ in entries if (found := self._broken_orders.get((source, target)))]
+        for found in known:
+            self._emit(state, dataclasses.replace(found, owner=state.owner))
+        return bool(known)
 
     def _saturated(
         self, source: LockClass, target: LockClass, guards: frozenset[LockClass], held_mode: Mode, mode: Mode
@@ -263,24 +282,34 @@ class Validator:
 
     def _drain(self, state: OwnerState) -> None:
         """Work the queue off, unless somebody else is at it; then tell what was found."""
-        while self._queue:
-            if self._holder == get_ident() or not self._mutex.acquire(True, PATIENCE):
+        while self._queue and self._holder != get_ident():
+            mutex, found, got = self._mutex, [], False
+            # taken by a step of a loop: no signal handler can raise between the acquire and the `try`
+            for got in map(mutex.acquire, (True,), (PATIENCE,)):
+                if got:
+                    try:
+                        self._holder = get_ident()
+                        found = self._work_off()
+                    finally:
+                        self._holder = 0
+                        mutex.release()
+            if not got:
                 return
-            found: list[Finding] = []
-            try:
-                self._holder = get_ident()
-                while self._queue:
-                    # taken off only when it is done: an exception thrown into this thread from outside
-                    # (a signal handler's) must not lose it, and doing it twice does no harm
-                    found.extend(self._apply(self._queue[0]))
-                    self._queue.popleft()
-            finally:
-                self._holder = 0
-                self._mutex.release()
             for finding in found:
                 self._emit(state, finding)
 
-    def _apply(self, event: _OrderEvent) -> list[Finding]:
+    def _work_off(self) -> list[Finding]:
+        """Apply what is queued; under the mutex."""
+        found: list[Finding] = []
+        while self._queue:
+            # taken off only when it is done: an exception thrown into this thread from outside
+            # (a signal handler's) must not lose it, and doing it twice does no harm
+            event = self._queue[0]
+            found += self._apply_order(event) if isinstance(event, _OrderEvent) else self._apply_nesting(event)
+            self._queue.popleft()
+        return found
+
+    def _apply_order(self, event: _OrderEvent) -> list[Finding]:
         guards = frozenset(
             source
             for source, mode, _ in event.held
@@ -288,16 +317,53 @@ class Validator:
         )
         found: list[Finding] = []
         for source, mode, held_at in event.held:
-            witness = Witness(
-                event.owner, guards, event.origin, mode, event.mode, held_at, event.trace, event.allowed
-            )
-            news, cyclic = self.graph.add(source, event.target, witness)
+            witness = Witness(event.owner, guards, event.origin, mode, event.mode, held_at, event.trace, event.allowed)
+            edge = (source, event.target)
+            news, cyclic = self.graph.add(*edge, witness)
             if news and cyclic:
-                within = self.graph.component((source, event.target))
-                verdict = judge(self.graph.evidence, owners=self.owners, is_single=self.is_single, within=within)
-                edge = (source, event.target)
-                found += [self._order_finding(c, event.owner) for c in verdict.cycles if _has(c, edge)]
+                within = self.graph.component(edge)
+                cycle = best_cycle(
+                    edge, self.graph.evidence, owners=self.owners, is_single=self.is_single, within=within
+                )
+                if cycle is not None:
+                    found.append(self._order_finding(cycle, event.owner))
+                    self._broken_orders[edge] = found[-1]
         return found
+
+    def _apply_nesting(self, event: _NestEvent) -> list[Finding]:
+        graph = self._instance_graphs.setdefault(event.lock_class, OrderGraph())
+        if len(graph.evidence) >= MAX_INSTANCE_ORDERS:
+            self.dropped += 1
+            return []
+        first = not graph.evidence
+        worth = first
+        for held, mode, held_at in event.held:
+            witness = Witness(
+                event.owner, event.guards, event.origin, mode, event.mode, held_at, event.trace, event.allowed
+            )
+            news, cyclic = graph.add(held, event.target, witness)
+            worth = worth or (news and cyclic)
+        return self._nesting_findings(event.lock_class, graph) if worth else []
+
+    def _nesting_findings(self, lock_class: LockClass, graph: OrderGraph) -> list[Finding]:
+        """What the orders between instances of one class come to: one finding, for its best-graded cycle."""
+        within = components(graph.evidence)
+        cycles = self._judge(graph, within).cycles if within else []
+        if cycles:
+            best = max(cycles, key=lambda cycle: GRADES.index(cycle.grade))
+            witness, reason, grade = best.witnesses[-1], "both", best.grade
+        else:
+            every = [w for evidence in graph.evidence.values() for w in evidence.witnesses]
+            witness, reason, grade = min(every, key=Witness.sort_key), "once", "unlikely"
+        entry = Entry(lock_class.step(witness.held_mode), witness.held_at, False)
+        facts = NestingFacts(lock_class, entry, reason)  # type: ignore[arg-type]
+        place = witness.taken_at
+        return [
+            Finding("CTX003", grade, witness.owner, place, (lock_class.key,), facts, (lock_class,), witness.allowed)
+        ]
+
+    def _judge(self, graph: OrderGraph, within: set[LockClass]) -> Verdict:
+        return judge(graph.evidence, owners=self.owners, is_single=self.is_single, within=within)
 
     def _order_finding(self, cycle: Cycle, owner: Owner | None = None, stuck: tuple[Waiter, ...] = ()) -> Finding:
         witness = cycle.witnesses[-1]
@@ -318,26 +384,31 @@ class Validator:
         live, created = self._before.get(lock_class, (0, 0))
         return live + lock_class.created - created <= 1
 
-    def verdict(self) -> list[Finding]:
-        """Every order finding, from all edges that were ever recorded."""
-        if not self._mutex.acquire(True, 10 * PATIENCE):
-            return []
-        try:
-            self._holder = get_ident()
-            while self._queue:
-                self._apply(self._queue[0])
-                self._queue.popleft()
-            within = components(self.graph.evidence)
-            verdict = (
-                judge(self.graph.evidence, owners=self.owners, is_single=self.is_single, within=within)
-                if within
-                else Verdict()
-            )
-        finally:
-            self._holder = 0
-            self._mutex.release()
+    def verdict(self) -> list[Finding] | None:
+        """Every order finding, from all edges that were ever recorded; ``None`` if somebody is at it for too long."""
+        mutex = self._mutex
+        if self._holder == get_ident():
+            return None
+        for got in map(mutex.acquire, (True,), (10 * PATIENCE,)):
+            if got:
+                try:
+                    self._holder = get_ident()
+                    self._work_off()
+                    return self._settle_all()
+                finally:
+                    self._holder = 0
+                    mutex.release()
+        return None
+
+    def _settle_all(self) -> list[Finding]:
+        within = components(self.graph.evidence)
+        verdict = self._judge(self.graph, within) if within else Verdict()
         self.cut = verdict.cut
-        return [self._order_finding(cycle) for cycle in verdict.cycles]
+        found = [self._order_finding(cycle) for cycle in verdict.cycles]
+        for lock_class, graph in self._instance_graphs.items():
+            if graph.evidence and not lock_class.handed_over:
+                found += self._nesting_findings(lock_class, graph)
+        return found
 
     # --- two locks of one class -----------------------------------------------------
 
@@ -346,7 +417,7 @@ class Validator:
         if lock_class.nested:
             return
         lock_class.nested = True
-        for state in list(self._states):
+        for state in self._live_states():
             nodes = [state.root]
             while nodes:
                 node = nodes.pop()
@@ -356,29 +427,52 @@ class Validator:
                 nodes.extend(list(node.values()))
 
     def _check_nesting(self, state: OwnerState, node: Node, held: list[Node], lock: Any) -> None:
-        lock_class = node.step.lock_class
+        """Locks of one class are nested: fine in ascending order of their keys, else learned as orders of instances."""
+        lock_class, mode = node.step.lock_class, node.step.mode
         assert lock_class is not None
-        others = [entry for entry in held if entry.step.lock_class is lock_class]
-        for entry in others[:1]:
+        assert mode is not None
+        others: list[tuple[_Instance, Mode, Trace]] = []
+        for entry in held:
+            if entry.step.lock_class is not lock_class or entry.step.mode is None:
+                continue
             other = self._instance(state, entry, lock_class)
             if other is None or other is lock:
                 continue
-            reason, grade, keys = self._compare(state, lock_class, other, lock, _guards(held))
-            if reason is None:
-                continue
-            self._emit(
-                state,
-                Finding(
-                    "CTX003",
-                    grade,
-                    state.owner,
-                    node.trace,
-                    (lock_class.key, node.trace.function()),
-                    NestingFacts(lock_class, self.entry(entry), reason, keys),
-                    (lock_class,),
-                    self.allowed(node, "CTX003"),
-                ),
+            ordered = _ascending(getattr(other, "order_key", None), getattr(lock, "order_key", None))
+            if ordered is None:
+                others.append((self._instance_class(other, lock_class), entry.step.mode, entry.trace))
+            elif ordered is not True:
+                self._wrong_key(state, node, entry, other, lock, "equal" if ordered == "equal" else "descending")
+        if others:
+            target = self._instance_class(lock, lock_class)
+            guards, allowed = _guards(held), self.allowed(node, "CTX003")
+            trace, origin = node.trace, self.origin
+            self._queue.append(
+                _NestEvent(state.owner, lock_class, tuple(others), target, mode, trace, guards, origin, allowed)
             )
+            self._drain(state)
+
+    def _wrong_key(self, state: OwnerState, node: Node, entry: Node, outer: Any, inner: Any, reason: Any) -> None:
+        lock_class = node.step.lock_class
+        assert lock_class is not None
+        keys = (_text(outer.order_key), _text(inner.order_key))
+        self._emit(
+            state,
+            Finding(
+                "CTX003",
+                "possible",
+                state.owner,
+                node.trace,
+                (lock_class.key, reason, node.trace.function()),
+                NestingFacts(lock_class, self.entry(entry), reason, keys),
+                (lock_class,),
+                self.allowed(node, "CTX003"),
+            ),
+        )
+
+    def _instance_class(self, lock: Any, lock_class: LockClass) -> _Instance:
+        found = self._instances.get(lock)
+        return found if found is not None else self._instances.setdefault(lock, _Instance(lock_class))
 
     def _instance(self, state: OwnerState, entry: Node, lock_class: LockClass) -> Any:
         """Which lock an entry of the chain is."""
@@ -388,42 +482,10 @@ class Validator:
                 return reference()
         # it was taken before the class was known to nest: found once among what refers to the class's token
         for thing in gc.get_referrers(lock_class.token):
-            if getattr(thing, "node", None) is target:
+            at = getattr(thing, "node", None)
+            if at is target or (type(at) is Reentry and at.node is target):
                 return thing
         return None
-
-    def _compare(
-        self, state: OwnerState, lock_class: LockClass, outer: Any, inner: Any, guards: frozenset[LockClass]
-    ) -> tuple[Any, Grade, tuple[str, str] | None]:
-        """Why nesting ``inner`` in ``outer`` is no declared order, with the grade; a reason of None: it is one."""
-        keys = (getattr(outer, "order_key", None), getattr(inner, "order_key", None))
-        if keys[0] is not None and keys[1] is not None:
-            ascending = _ascending(*keys)
-            if ascending is True:
-                return None, "unlikely", None
-            if ascending is not None:
-                texts = (_text(keys[0]), _text(keys[1]))
-                return ("equal" if ascending == "equal" else "descending"), "possible", texts
-        pair = (self._serial(outer), self._serial(inner))
-        nesting = self._nestings.setdefault(lock_class, _Nesting())
-        back = nesting.leads(pair[1], pair[0])
-        if len(nesting.pairs) < MAX_PAIRS:
-            nesting.pairs.setdefault(pair, (state.owner, guards))
-        if back is None:
-            return "once", "unlikely", None
-        witnesses = [nesting.pairs[p] for p in back] + [(state.owner, guards)]
-        apart = all(
-            (self.owners == "assumed" or a[0] is not b[0]) and not any(map(self.is_single, a[1] & b[1]))
-            for i, a in enumerate(witnesses)
-            for b in witnesses[:i]
-        )
-        return "both", "possible" if apart else "unlikely", None
-
-    def _serial(self, lock: Any) -> int:
-        found = self._instance_serials.get(lock)
-        if found is None:
-            found = self._instance_serials.setdefault(lock, _serials())
-        return found
 
     def remember_instance(self, state: OwnerState, node: Node, lock: Any) -> None:
         """Note which lock a node of a nesting class is; forgotten with the hold, and never kept alive."""
@@ -493,12 +555,14 @@ class Validator:
             self._emit(state, self._order_finding(cycle, state.owner, waiters))
 
     def wait_cycle(self, state: OwnerState, lock: Any) -> WaitCycle | None:
-        """Follow "waits for a lock that is held by" from this owner, and return the cycle back to it, if there is one."""
+        """Follow "waits for a lock that is held by" from this owner; return the cycle back to it, if there is one."""
         links: list[tuple[OwnerState, LockClass]] = []
         wanted = lock
         at = state
         for _ in range(1000):
             node = getattr(wanted, "node", None)
+            if type(node) is Reentry:
+                node = node.node
             if not isinstance(node, Node) or node is VOID or node.step.lock_class is None:
                 return None
             holder = node.state
@@ -665,12 +729,13 @@ class Validator:
         """The session ends: settle what was provisional.  The graph stays readable."""
         if self.closed:
             return
-        for finding in [*self._left_held.values(), *self._provisional.values()]:
-            if not any(c.handed_over for c in finding.classes):
-                self.on_finding(finding)
+        self.closed = True
+        settled = [*self.pending(), *self._provisional.values()]
         self._left_held.clear()
         self._provisional.clear()
-        self.closed = True
+        for finding in settled:
+            if not any(c.handed_over for c in finding.classes):
+                self.on_finding(finding)
 
     def after_fork(self, survivor: OwnerState | None) -> None:
         """In a forked child: only the calling thread is left; the graph is kept."""
@@ -678,10 +743,10 @@ class Validator:
         self._holder = 0
         self._provisional.clear()
         self._left_held.clear()
-        for state in list(self._states):
+        for state in self._live_states():
             if state is not survivor:
                 state.ended = True
-                self._states.discard(state)
+                self._states.pop(state.owner.serial, None)
         if survivor is not None:
             survivor.owner.ident = get_ident()
             survivor.waiting = None
@@ -699,13 +764,10 @@ def _guards(held: list[Node]) -> frozenset[LockClass]:
     )
 
 
-def _has(cycle: Cycle, edge: tuple[LockClass, LockClass]) -> bool:
-    classes = cycle.classes
-    return any((a, classes[(i + 1) % len(classes)]) == edge for i, a in enumerate(classes))
-
-
 def _ascending(outer: Any, inner: Any) -> bool | str | None:
-    """Compare two order keys: True, False, "equal", or None if they can't be compared."""
+    """Compare two order keys: True, False, "equal", or None if there are none or they can't be compared."""
+    if outer is None or inner is None:
+        return None
     try:
         if outer < inner:
             return True

@@ -8,12 +8,13 @@ reader is waited for by a reader that would be let in.  Grading joint witnesses 
 simple cycles is exact on small programs; grading the shortest cycle of a component, or
 keeping owners and guards apart, is not.
 
-Cost: enumerating simple cycles is exponential in the worst case, so the work is bounded by
-steps; what was cut is counted.
+Cost: enumerating simple cycles is exponential in the worst case, so a path is given up as soon as its
+witnesses can't be there at once, and the work is bounded by steps; what was cut is counted.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Final, Literal, final
@@ -23,6 +24,7 @@ from ctxcheck.engine.graph import Edge, Evidence, Witness
 from ctxcheck.engine.rules import Grade
 
 Owners = Literal["assumed", "observed"]
+_Reason = Literal["", "guarded", "one owner", "timed", "handed over", "readers"]
 
 #: Steps of the search for one edge's best cycle, and of the choice of witnesses for one cycle.
 MAX_SEARCH_STEPS: Final = 20_000
@@ -40,7 +42,7 @@ class Cycle:
     classes: tuple[LockClass, ...]
     witnesses: tuple[Witness, ...]
     grade: Grade
-    reason: Literal["", "guarded", "one owner", "timed", "handed over", "readers"] = ""
+    reason: _Reason = ""
     guard: LockClass | None = None
     counts: tuple[int, ...] = ()
 
@@ -67,22 +69,33 @@ def judge(
     finding a cycle.
     """
     verdict = Verdict()
-    edges: dict[LockClass, list[LockClass]] = {}
-    for source, target in evidence:
-        if source in within and target in within:
-            edges.setdefault(source, []).append(target)
-    for targets in edges.values():
-        targets.sort(key=_key)
+    search = _Search(evidence, owners, is_single, within)
     covered: set[Edge] = set()
-    for source in sorted(edges, key=_key):
-        for target in edges[source]:
+    for source in sorted(search.edges, key=_key):
+        for target in search.edges[source]:
             if (source, target) in covered:
                 continue
-            best = _best_cycle(source, target, edges, evidence, owners, is_single, verdict)
+            best = search.best(source, target)
             if best is not None:
                 verdict.cycles.append(best)
                 covered.update(_edges_of(best.classes))
+    verdict.cut = search.cut
     return verdict
+
+
+def best_cycle(
+    edge: Edge,
+    evidence: dict[Edge, Evidence],
+    *,
+    owners: Owners,
+    is_single: Callable[[LockClass], bool],
+    within: set[LockClass],
+) -> Cycle | None:
+    """The best-graded, then shortest, then smallest cycle through one edge, if there is one; arguments as for :func:`judge`.
+
+    What a new edge is told by at once: :func:`judge` may cover the edge by another of its cycles in the end.
+    """
+    return _Search(evidence, owners, is_single, within).best(*edge)
 
 
 def components(evidence: dict[Edge, Evidence]) -> set[LockClass]:
@@ -145,151 +158,237 @@ def _edges_of(classes: tuple[LockClass, ...]) -> list[Edge]:
     return [(a, classes[(i + 1) % len(classes)]) for i, a in enumerate(classes)]
 
 
-def _best_cycle(
-    source: LockClass,
-    target: LockClass,
-    edges: dict[LockClass, list[LockClass]],
-    evidence: dict[Edge, Evidence],
-    owners: Owners,
-    is_single: Callable[[LockClass], bool],
-    verdict: Verdict,
-) -> Cycle | None:
-    """The best cycle through one edge: shortest first, so the first *possible* one settles it."""
-    fallback: Cycle | None = None
-    steps = 0
-    for length in range(2, len(edges) + 1):
-        complete = True
-        for path in _paths(target, source, edges, length - 1):
-            steps += 1
-            if path is not None:
-                cycle = _grade((source, *path[:-1]), evidence, owners, is_single)
-                if cycle.grade != "unlikely":
-                    return cycle
-                fallback = fallback or cycle
-            if steps > MAX_SEARCH_STEPS:
-                complete = False
-                break
-        if not complete:
-            verdict.cut += 1
-            break
-    return fallback
+#: A witness, and those of its guards that really keep others out.
+_Way = tuple[Witness, frozenset[LockClass]]
 
 
-def _paths(
-    start: LockClass, goal: LockClass, edges: dict[LockClass, list[LockClass]], length: int
-) -> Iterator[tuple[LockClass, ...] | None]:
-    """Yield the simple paths of exactly ``length`` edges, in key order; ``None`` for each dead end, so that
-    the caller can bound the work."""
-    path = [start]
-    inside = {start}
-    iterators = [iter(edges.get(start, ()))]
-    while iterators:
-        for node in iterators[-1]:
-            if len(path) == length:
-                if node is goal:
-                    yield (*path, goal)
-                continue
-            if node is goal or node in inside:
-                continue
-            path.append(node)
-            inside.add(node)
-            iterators.append(iter(edges.get(node, ())))
-            break
-        else:
-            iterators.pop()
-            inside.discard(path.pop())
-            yield None
+@final
+class _Search:
+    """The search for cycles in one body of evidence, and what stays the same while its edges are walked.
+
+    A cycle is *possible* only if its edges' witnesses fit together, and then so do those of each of its
+    paths: a path is given up as soon as no choice of witnesses fits.  What holds a lock under one guard
+    throughout, or runs in a single owner, is thus refused after two edges, however many cycles there are.
+    """
+
+    __slots__ = ("_distances", "_distinct", "_evidence", "_hard", "_is_single", "_single", "_ways", "cut", "edges")
+
+    def __init__(
+        self,
+        evidence: dict[Edge, Evidence],
+        owners: Owners,
+        is_single: Callable[[LockClass], bool],
+        within: set[LockClass],
+    ) -> None:
+        self._evidence = evidence
+        self._distinct = owners == "observed"
+        self._is_single = is_single
+        self._single: dict[LockClass, bool] = {}
+        self._ways: dict[tuple[Edge, bool], list[_Way]] = {}
+        #: (towards, hard edges only) -> edges from each class to it, at least
+        self._distances: dict[tuple[LockClass, bool], dict[LockClass, int]] = {}
+        self.cut = 0
+        #: every edge, and those that a possible cycle may go through; targets in key order
+        self.edges: dict[LockClass, list[LockClass]] = {}
+        self._hard: dict[LockClass, list[LockClass]] = {}
+        for source, target in evidence:
+            if source in within and target in within:
+                self.edges.setdefault(source, []).append(target)
+                if not (source.handed_over or target.handed_over) and self.ways((source, target), timed=False):
+                    self._hard.setdefault(source, []).append(target)
+        for targets in (*self.edges.values(), *self._hard.values()):
+            targets.sort(key=_key)
+
+    def best(self, source: LockClass, target: LockClass) -> Cycle | None:
+        """The best cycle through one edge: shortest first, so the first *possible* one settles it."""
+        found = self._possible(source, target) or self._shortest(source, target)
+        return None if found is None else self.grade(found)
+
+    def ways(self, edge: Edge, *, timed: bool) -> list[_Way]:
+        """The witnesses of an edge, best first, without those that another makes needless; ``timed`` ones if wanted."""
+        ways = self._ways.get((edge, timed))
+        if ways is None:
+            ways = self._ways[edge, timed] = []
+            for witness in sorted(self._evidence[edge].witnesses, key=Witness.sort_key):
+                guards = frozenset(filter(self._keeps_out, witness.guards))
+                if (timed or not witness.timed) and not any(self._serves(old, witness, guards) for old in ways):
+                    ways.append((witness, guards))
+        return ways
+
+    def _keeps_out(self, guard: LockClass) -> bool:
+        known = self._single.get(guard)
+        if known is None:
+            # a lock that was ever handed over isn't held by whoever took it, also where that was found out later
+            known = self._single[guard] = self._is_single(guard) and not guard.handed_over
+        return known
+
+    def _serves(self, old: _Way, new: Witness, guards: frozenset[LockClass]) -> bool:
+        """Whether ``old`` fits wherever ``new`` does."""
+        return (
+            old[1] <= guards
+            and (not self._distinct or old[0].owner is new.owner)
+            and old[0].held_mode.shared == new.held_mode.shared
+            and old[0].taken_mode.recursive == new.taken_mode.recursive
+        )
+
+    # --- paths ------------------------------------------------------------------
+
+    def _distance(self, goal: LockClass, *, hard: bool) -> dict[LockClass, int]:
+        """The fewest edges that lead from each class to ``goal``."""
+        found = self._distances.get((goal, hard))
+        if found is None:
+            backward: dict[LockClass, list[LockClass]] = {}
+            for source, targets in (self._hard if hard else self.edges).items():
+                for target in targets:
+                    backward.setdefault(target, []).append(source)
+            found = self._distances[goal, hard] = {goal: 0}
+            todo = deque([goal])
+            while todo:
+                node = todo.popleft()
+                for source in backward.get(node, ()):
+                    if source not in found:
+                        found[source] = found[node] + 1
+                        todo.append(source)
+        return found
+
+    def _shortest(self, source: LockClass, target: LockClass) -> tuple[LockClass, ...] | None:
+        """The shortest, then smallest cycle through an edge, whatever its grade."""
+        distance = self._distance(source, hard=False)
+        if target not in distance:
+            return None
+        path = [source, target]
+        while (left := distance[path[-1]]) > 1:
+            path.append(next(node for node in self.edges[path[-1]] if distance.get(node) == left - 1))
+        return tuple(path)
+
+    def _possible(self, source: LockClass, target: LockClass) -> tuple[LockClass, ...] | None:
+        """The shortest, then smallest cycle through an edge whose witnesses fit together; gives up after a while."""
+        distance = self._distance(source, hard=True)
+        if target not in distance or target not in self._hard.get(source, ()):
+            return None
+        steps = 0
+        for length in range(distance[target] + 1, len(self._hard) + 1):
+            path = [source, target]
+            inside = {source, target}
+            choices = [self._choose([self.ways((source, target), timed=False)], distinct=False, guarded=False)]
+            todo = [iter(self._hard[target])]
+            longer = False
+            while todo:
+                for node in todo[-1]:
+                    left = length - len(path)  # edges to go from this node
+                    if node not in distance or (node in inside and node is not source):
+                        continue
+                    if distance[node] > left or (node is source and left > 0):
+                        longer = longer or node is not source
+                        continue
+                    steps += 1
+                    if steps > MAX_SEARCH_STEPS:
+                        self.cut += 1
+                        return None
+                    choice = self._extend(choices[-1], [*path, node], closed=node is source)
+                    if choice is None:
+                        continue
+                    if node is source:
+                        return tuple(path)
+                    path.append(node)
+                    inside.add(node)
+                    choices.append(choice)
+                    todo.append(iter(self._hard[node]))
+                    break
+                else:
+                    todo.pop()
+                    choices.pop()
+                    inside.discard(path.pop())
+            if not longer:
+                return None  # each path was given up for its witnesses, and so would longer ones be
+        return None
+
+    # --- witnesses ----------------------------------------------------------------
+
+    def grade(self, classes: tuple[LockClass, ...]) -> Cycle:
+        """Grade one cycle by the best joint choice of a witness an edge."""
+        smallest = min(range(len(classes)), key=lambda i: classes[i].key)
+        classes = classes[smallest:] + classes[:smallest]
+        pairs = _edges_of(classes)
+        every = [self.ways(pair, timed=True) for pair in pairs]
+        blocking = [self.ways(pair, timed=False) for pair in pairs]
+        counts = tuple(self._evidence[pair].count for pair in pairs)
+        fallback = tuple(some[0][0] for some in every)
+        if any(c.handed_over for c in classes):
+            return Cycle(classes, fallback, "unlikely", "handed over", counts=counts)
+        attempts: tuple[tuple[list[list[_Way]], bool, bool, _Reason], ...] = (
+            (blocking, self._distinct, True, ""),
+            (blocking, False, True, "one owner"),
+            (every, self._distinct, True, "timed"),
+            (every, False, True, "one owner"),
+            (every, False, False, "guarded"),
+        )
+        for ways, distinct, guarded, reason in attempts:
+            chosen = self._choose(ways, distinct=distinct, guarded=guarded, closed=True)
+            if chosen is not None:
+                guard = _common_guard(chosen) if reason == "guarded" else None
+                witnesses = tuple(witness for witness, _ in chosen)
+                return Cycle(classes, witnesses, "unlikely" if reason else "possible", reason, guard, counts)
+        # readers that let each other in are no deadlock in any schedule
+        return Cycle(classes, fallback, "unlikely", "readers", counts=counts)
+
+    def _extend(self, choice: list[_Way] | None, path: list[LockClass], *, closed: bool) -> list[_Way] | None:
+        """Fitting witnesses for a path that is one edge longer: the old choice goes on if it can, else a new one is made."""
+        ways = self.ways((path[-2], path[-1]), timed=False)
+        if choice is not None:
+            for way in ways:
+                if _fits(way, choice, closed=closed, distinct=self._distinct, guarded=True):
+                    return [*choice, way]
+        options = [self.ways(pair, timed=False) for pair in zip(path, path[1:], strict=False)]
+        return self._choose(options, distinct=self._distinct, guarded=True, closed=closed)
+
+    def _choose(
+        self, options: list[list[_Way]], *, distinct: bool, guarded: bool, closed: bool = False
+    ) -> list[_Way] | None:
+        """Choose one witness an edge so that all can wait at once, or return ``None``; the first fit in sorted order."""
+        chosen: list[_Way] = []
+        cursors = [0]
+        budget = MAX_CHOICES
+        while cursors:
+            depth = len(cursors) - 1
+            if depth == len(options):
+                return chosen
+            while cursors[depth] < len(options[depth]):
+                way = options[depth][cursors[depth]]
+                cursors[depth] += 1
+                budget -= 1
+                if budget < 0:
+                    # too many combinations to try: take what is there rather than call a deadlock unlikely
+                    return [some[0] for some in options] if all(options) else None
+                last = closed and depth == len(options) - 1
+                if _fits(way, chosen, closed=last, distinct=distinct, guarded=guarded):
+                    chosen.append(way)
+                    cursors.append(0)
+                    break
+            else:
+                cursors.pop()
+                if chosen:
+                    chosen.pop()
+        return None
 
 
-def _grade(
-    classes: tuple[LockClass, ...],
-    evidence: dict[Edge, Evidence],
-    owners: Owners,
-    is_single: Callable[[LockClass], bool],
-) -> Cycle:
-    """Grade one cycle by the best joint choice of a witness an edge."""
-    smallest = min(range(len(classes)), key=lambda i: classes[i].key)
-    classes = classes[smallest:] + classes[:smallest]
-    pairs = _edges_of(classes)
-    choices = [sorted(evidence[pair].witnesses, key=Witness.sort_key) for pair in pairs]
-    counts = tuple(evidence[pair].count for pair in pairs)
-    blocking = [[w for w in some if not w.timed] for some in choices]
-    if any(c.handed_over for c in classes):
-        return Cycle(classes, tuple(some[0] for some in choices), "unlikely", "handed over", counts=counts)
-    # readers that let each other in are no deadlock in any schedule; then guards, then owners, then timeouts
-    for some, distinct, guarded, reason in (
-        (blocking, owners == "observed", True, ""),
-        (blocking, False, True, "one owner"),
-        (choices, owners == "observed", True, "timed"),
-        (choices, False, False, "guarded"),
-    ):
-        chosen = _choose(some, distinct=distinct, guarded=guarded, is_single=is_single)
-        if chosen is not None:
-            return Cycle(
-                classes,
-                chosen,
-                "possible" if not reason else "unlikely",
-                reason,  # type: ignore[arg-type]
-                _common_guard(chosen, is_single) if reason == "guarded" else None,
-                counts,
-            )
-    return Cycle(classes, tuple(some[0] for some in choices), "unlikely", "readers", counts=counts)
-
-
-def _choose(
-    choices: list[list[Witness]], *, distinct: bool, guarded: bool, is_single: Callable[[LockClass], bool]
-) -> tuple[Witness, ...] | None:
-    """Choose one witness an edge so that all can wait at once, or return ``None``; the first fit in sorted order."""
-    chosen: list[Witness] = []
-    cursors = [0]
-    budget = MAX_CHOICES
-    while cursors:
-        depth = len(cursors) - 1
-        if depth == len(choices):
-            return tuple(chosen)
-        options = choices[depth]
-        while cursors[depth] < len(options):
-            option = options[cursors[depth]]
-            cursors[depth] += 1
-            budget -= 1
-            if budget < 0:
-                # too many combinations to try: take what is there rather than call a deadlock unlikely
-                return tuple(some[0] for some in choices) if all(choices) else None
-            if _fits(option, chosen, depth == len(choices) - 1, distinct, guarded, is_single):
-                chosen.append(option)
-                cursors.append(0)
-                break
-        else:
-            cursors.pop()
-            if chosen:
-                chosen.pop()
-    return None
-
-
-def _fits(
-    new: Witness,
-    chosen: list[Witness],
-    last: bool,
-    distinct: bool,
-    guarded: bool,
-    is_single: Callable[[LockClass], bool],
-) -> bool:
-    for old in chosen:
-        if distinct and old.owner is new.owner:
-            return False
-        if guarded and any(is_single(guard) for guard in old.guards & new.guards):
+def _fits(way: _Way, chosen: list[_Way], *, closed: bool, distinct: bool, guarded: bool) -> bool:
+    """Whether one witness more can wait at the same time; ``closed``: it is the last of a cycle."""
+    new, guards = way
+    for old, taken in chosen:
+        if (distinct and old.owner is new.owner) or (guarded and not guards.isdisjoint(taken)):
             return False
     # "no recursive-read arrival is followed by a shared hold" (lockdep's strong paths)
-    if chosen and chosen[-1].taken_mode.recursive and new.held_mode.shared:
+    if chosen and chosen[-1][0].taken_mode.recursive and new.held_mode.shared:
         return False
-    first = chosen[0] if chosen else new
-    return not (last and new.taken_mode.recursive and first.held_mode.shared)
+    first = chosen[0][0] if chosen else new
+    return not (closed and new.taken_mode.recursive and first.held_mode.shared)
 
 
-def _common_guard(chosen: tuple[Witness, ...], is_single: Callable[[LockClass], bool]) -> LockClass | None:
-    for i, a in enumerate(chosen):
-        for b in chosen[:i]:
-            shared = [guard for guard in a.guards & b.guards if is_single(guard)]
+def _common_guard(chosen: list[_Way]) -> LockClass | None:
+    for i, (_, guards) in enumerate(chosen):
+        for _, others in chosen[:i]:
+            shared = guards & others
             if shared:
                 return min(shared, key=_key)
     return None

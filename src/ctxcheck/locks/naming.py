@@ -19,9 +19,9 @@ from types import CodeType, FrameType
 from typing import Any, Final, NamedTuple
 
 from ctxcheck.engine.classes import REGISTRY, Kind, LockClass
+from ctxcheck.engine.owner import Unused
 from ctxcheck.engine.raw import get_frame
 from ctxcheck.engine.sites import Trace, is_own
-from ctxcheck.engine.slowpath import Unused
 
 #: Functions that make locks for their callers, by dotted name: the caller counts as the place.
 factories: Final[set[str]] = set()
@@ -71,23 +71,31 @@ _NOWHERE: Final = Target("", "", 0)
 
 #: Per file: the target of each call, by (line, column, end line, end column).
 _targets: Final[dict[str, dict[tuple[int, int, int, int], Target]]] = {}
+#: Per place and kind, where the code itself makes the lock: the class, by the type of ``self`` where that counts.
+_known: Final[dict[tuple[int, int, str], dict[type | None, LockClass]]] = {}
 #: Per place: (code, lasti) -> target.  Codes are kept, so that an id isn't used again.
 _places: Final[dict[tuple[int, int], Target]] = {}
 
 
-def classify(kind: Kind, name: str | None, *, depth: int = 2, suffix: str = "") -> tuple[LockClass, Unused | None]:
+def classify(kind: Kind, name: str | None, *, depth: int = 2) -> tuple[LockClass, Unused | None]:
     """Return the class of a lock that is being made ``depth`` frames up, and, if its name isn't known until it is
     used, what settles that.
 
     ``name`` given explicitly is the key, and the display name.  Costs a few microseconds, and the parse of a source
     file the first time that a lock is made in it.
     """
-    frame, suffixes = _maker(get_frame(depth))
+    start = get_frame(depth)
+    place = (id(start.f_code), start.f_lasti, kind.name)
+    if name is None:
+        known = _known.get(place)
+        if known is not None:
+            found = known.get(_owner_type(start) if None not in known else None)
+            if found is not None:
+                return found, None
+    frame, suffixes = _maker(start)
     trace = Trace((frame.f_code,), (frame.f_lasti,))
     if name is not None:
         return REGISTRY.get(name, name, kind, trace), None
-    if suffix:
-        suffixes.append(suffix)
     code = frame.f_code
     target = _target(code, frame.f_lasti)
     module = frame.f_globals.get("__name__")
@@ -101,12 +109,19 @@ def classify(kind: Kind, name: str | None, *, depth: int = 2, suffix: str = "") 
     if code.co_filename.startswith("<") and me is not None and code.co_name == "__init__" and not target.name:
         return _generated(kind, module, me, target, tail, trace)
     if target.base and me is not None and target.base == scope.f_code.co_varnames[0]:
-        owner = _type_name(me)
+        owner, by_type = _type_name(me), True
     else:
-        owner = _strip(code.co_qualname)
+        owner, by_type = _strip(code.co_qualname), False
     what = target.name or (f"#{target.ordinal}" if target.ordinal else "")
-    unstable = not target.name and target is _NOWHERE
-    return _found(kind, module, owner, what, tail, trace, unstable=unstable), None
+    made = _found(kind, module, owner, what, tail, trace, unstable=target is _NOWHERE)
+    if frame is start is scope:
+        _known.setdefault(place, {})[_owner_type(frame) if by_type else None] = made
+    return made, None
+
+
+def _owner_type(frame: FrameType) -> type | None:
+    me = _first_argument(frame)
+    return me if isinstance(me, type) else type(me)
 
 
 def lock_factory(function: Any) -> Any:
@@ -251,7 +266,7 @@ def _field_of(holder: Any, lock: Any) -> str:
                     continue
     for name, value in fields.items():
         if value is lock or getattr(value, "_lock", None) is lock or getattr(value, "_record", None) is lock:
-            return name
+            return str(name)
     return ""
 
 

@@ -46,7 +46,7 @@ class _PlainLock(BaseLock):
 
     def locked(self) -> bool:
         """Whether somebody holds it."""
-        return self._acquire.__self__.locked()  # type: ignore[no-any-return, attr-defined]
+        return bool(self._raw.locked())
 
     def locked_lock(self) -> bool:
         """The old name of :meth:`locked`."""
@@ -54,7 +54,7 @@ class _PlainLock(BaseLock):
 
     def _at_fork_reinit(self) -> None:
         slowpath.forget(self)
-        self._acquire.__self__._at_fork_reinit()  # type: ignore[attr-defined]
+        self._raw._at_fork_reinit()
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         raise TypeError("cannot pickle '_thread.lock' object")
@@ -64,9 +64,9 @@ class _PlainLock(BaseLock):
         return f"<{state} _thread.lock object at {id(self):#x}>"
 
 
-def set_up(lock: Any, kind: Kind, name: str | None, order_key: Any, *, depth: int = 3, suffix: str = "") -> None:
+def set_up(lock: Any, kind: Kind, name: str | None, order_key: Any, *, depth: int = 3) -> None:
     """Give a new lock its class, and its raw lock if it needs one."""
-    lock_class, unused = classify(kind, name, depth=depth, suffix=suffix)
+    lock_class, unused = classify(kind, name, depth=depth)
     if isinstance(lock, BaseLock):
         lock._setup(lock_class, order_key)
     else:
@@ -194,7 +194,7 @@ class SpinLock(BaseLock):
 
     def locked(self) -> bool:
         """Whether somebody holds it."""
-        return self._acquire.__self__.locked()  # type: ignore[no-any-return, attr-defined]
+        return bool(self._raw.locked())
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         raise TypeError("cannot pickle 'SpinLock' object")

@@ -109,6 +109,7 @@ class Paint:
         self.on = on
 
     def __call__(self, style: str, text: str) -> str:
+        """Return ``text`` in a style, if colour is on."""
         return f"\x1b[{style}m{text}\x1b[0m" if self.on and text else text
 
     def strong(self, text: str) -> str:

@@ -89,14 +89,15 @@ def _began(draft: Draft, entry: Entry) -> None:
     step = entry.step
     if step.lock_class is not None:
         spin = "spin lock " if step.lock_class.kind.name == "spin" else ""
-        draft.site("held_now", entry.trace, f"while holding {spin}{name}, {here(entry.exact)}")
+        draft.site("held_now", entry.trace, f"while holding {spin}{name}, {here(draft.exact(entry))}")
         return
     kind = plain(step.kind) if isinstance(step, ContextStep) else ""
     words = _CONTEXTS.get(kind, "context")
     declared = draft.where(step.declared) if isinstance(step, ContextStep) else ""
     marker = f": @{kind} at {declared}" if declared and kind.isidentifier() else ""
-    entered = "entered" if entry.exact else "first entered"
-    place = "here" if entry.exact else "on this path here"
+    exact = draft.exact(entry)
+    entered = "entered" if exact else "first entered"
+    place = "here" if exact else "on this path here"
     draft.site("entered", entry.trace, f"{entered} {words} {name} {place}{marker}")
 
 

@@ -25,7 +25,7 @@ def write_held(draft: Draft, facts: HeldFacts) -> None:
         marked = f": declared @requires_lock at {declared}" if declared and not asked else ""
         draft.site("now", finding.trace, f"{'checked' if asked else 'called'} without {lock}{marked}")
         if facts.entry is not None:
-            draft.site("earlier", facts.entry.trace, f"{lock} was {here(facts.entry.exact)}")
+            draft.site("earlier", facts.entry.trace, f"{lock} was {here(draft.exact(facts.entry))}")
         draft.note(f"{lock}: {by}" if by else "")
         around = "this place" if asked else f"the call of {as_call(name)}"
         draft.help(f"acquire {lock} {'in the way that is asked for, ' if otherwise else ''}around {around}")
@@ -38,7 +38,7 @@ def write_held(draft: Draft, facts: HeldFacts) -> None:
         draft.message = f"lock held: {subject}, and {owner} holds it"
         draft.site("now", finding.trace, f"{'checked' if asked else 'called'} with {lock} held")
         if facts.entry is not None:
-            draft.site("held_now", facts.entry.trace, f"{lock} was {here(facts.entry.exact)}")
+            draft.site("held_now", facts.entry.trace, f"{lock} was {here(draft.exact(facts.entry))}")
             lock_class = facts.entry.step.lock_class
             if lock_class is not None:
                 call = "this check" if asked else f"calling {as_call(name)}"
@@ -72,8 +72,8 @@ def _foreign(draft: Draft, facts: ReleaseFacts) -> None:
     draft.message = f"foreign release: {owner} releases {lock}, which {holder} holds"
     draft.site("now", finding.trace, f"{owner} releases {lock} here")
     if facts.held is not None:
-        acquired = here(facts.held.exact)
-        draft.site("held_now", facts.held.trace, f"{lock} was {acquired} by {holder}")
+        # recorded by another thread: when, isn't known
+        draft.site("held_now", facts.held.trace, f"{lock} was {here(exact=False)} by {holder}")
     draft.stack("stack now", finding.owner, finding.trace)
     if facts.held is not None:
         draft.stack("stack of the holder", facts.holder, facts.held.trace)
@@ -93,9 +93,7 @@ def _left_held(draft: Draft, facts: ReleaseFacts) -> None:
     owner = draft.owner(facts.holder or finding.owner)
     when = at_end_of(facts.at_end)
     draft.message = f"lock left held: {owner} still held {lock} {when}"
-    first = facts.held is not None and not facts.held.exact
-    place = "acquired here, or on a later pass of this path," if first else "acquired here,"
-    draft.site("now", finding.trace, f"{place} and still held {when}")
+    draft.site("now", finding.trace, f"acquired here, or on a later pass of this path, and still held {when}")
     draft.held.append(draft.name(facts.lock_class))
     draft.stack("stack of the acquire", finding.owner, finding.trace)
     draft.note(f"nobody is left to release {lock}: the next one who needs it waits for ever")

@@ -43,10 +43,6 @@ class _Order(NamedTuple):
                 return call_name(scope.co_qualname)
         return call_name(self.held_at.function())
 
-    def on_stack(self) -> bool:
-        """Whether the code that took the first lock was still running."""
-        return bool(self.held_at.codes) and any(scope is self.held_at.codes[0] for scope in self.taken_at.codes)
-
     def callee(self) -> str:
         """What the function with the first lock calls on the way to the second; empty if it takes that itself."""
         for index, scope in enumerate(self.taken_at.codes):
@@ -146,7 +142,7 @@ def _inversion(draft: Draft, cycle: Cycle, orders: Sequence[_Order]) -> None:
         how = _how(order.mode)
         taken = f"acquired {target}{how} here" if index else f"{owner} acquires {target}{how} here"
         draft.site("then" if index else "now", order.taken_at, taken, heading)
-        held = f"while holding {source}, {here(order.on_stack())}"
+        held = f"while holding {source}, {here(draft.sources.encloses(order.held_at, order.taken_at))}"
         draft.site("held_then" if index else "held_now", order.held_at, held)
     if cycle.reason not in ("guarded", "readers", "handed over"):
         outcome = f"{_all_of(size)} wait for ever"
@@ -175,7 +171,7 @@ def _stuck(draft: Draft, orders: Sequence[_Order]) -> None:
         if index:
             label = f"waits for {target} here" if order.held_at.codes else "acquired its last lock here"
         draft.site("then" if index else "now", order.taken_at, label, heading)
-        held = f"while holding {source}, {here(order.on_stack())}"
+        held = f"while holding {source}, {here(draft.sources.encloses(order.held_at, order.taken_at))}"
         draft.site("held_then" if index else "held_now", order.held_at, held)
     titles = tuple(
         f"{owner}: {order.outer()}" if order.outer() else owner for owner, order in zip(owners, orders, strict=True)

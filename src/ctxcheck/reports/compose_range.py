@@ -20,7 +20,7 @@ def write_range(draft: Draft, facts: RangeFacts) -> None:
     """CTX201 to CTX205."""
     finding = draft.finding
     draft.owner(finding.owner)
-    draft.note(plain(facts.why) if facts.why else "")
+    draft.note(plain(facts.why))
     {
         "never opened": _never_opened,
         "closed": _closed,
@@ -54,7 +54,7 @@ def _function(facts: RangeFacts) -> str:
 
 def _needed(facts: RangeFacts) -> str:
     """`` on <MM> [0, 16)``: what the call is about, as far as it is known."""
-    return (f" on {plain(facts.key)}" if facts.key else "") + (f" {_place(facts)}" if facts.span else "")
+    return (f" on {plain(facts.key)}" if plain(facts.key) else "") + (f" {_place(facts)}" if plain(facts.span) else "")
 
 
 def _place(facts: RangeFacts) -> str:
@@ -130,7 +130,7 @@ def _closed(draft: Draft, facts: RangeFacts) -> None:
 
 
 def _other_key(draft: Draft, facts: RangeFacts) -> None:
-    key = plain(facts.key) if facts.key else ""
+    key = plain(facts.key)
     name, open_on = _name(facts), _found(facts) or " without a key"
     if key.startswith("<") and plain(facts.other).startswith(key):
         # described by their type: two objects of one
@@ -261,7 +261,7 @@ def _lock_released_inside(draft: Draft, facts: RangeFacts) -> None:
     draft.site("now", draft.finding.trace, f"{lock} is released here, while the range is still open")
     _show_opened(draft, facts)
     if entry is not None:
-        draft.site("held_now", entry.trace, f"{lock} was {here(entry.exact)}, before the range opened")
+        draft.site("held_now", entry.trace, f"{lock} was {here(draft.exact(entry))}, before the range opened")
     draft.note("from here to the end of the range, what the lock protects can change under it")
     draft.help(f"acquire {lock} after the start of the range, and release it before the end")
     draft.help(f"hold {lock} over the whole range, until after its end")
@@ -277,7 +277,7 @@ def _lock_held_at_end(draft: Draft, facts: RangeFacts) -> None:
         "now", draft.finding.trace, f"the range is closed here, with {lock} held{_declared(draft, facts, 'range_end')}"
     )
     if entry is not None:
-        draft.site("held_now", entry.trace, f"{lock} was {here(entry.exact)}, inside the range")
+        draft.site("held_now", entry.trace, f"{lock} was {here(draft.exact(entry))}, inside the range")
     _show_opened(draft, facts)
     draft.note(f"after the end others may enter the range, while what {lock} protects still changes")
     draft.help(f"release {lock} before the range is closed{draft.at(draft.finding.trace)}")
@@ -311,7 +311,7 @@ def _timeline(draft: Draft, facts: RangeFacts) -> None:
         spot = draft.sources.head(finding.trace)
         events.append(Event(spot.file, spot.line, spot.function, f"RELEASES {lock}", here=True))
     if events:
-        on = f" on {plain(facts.key)}" if facts.key else ""
+        on = f" on {plain(facts.key)}" if plain(facts.key) else ""
         draft.timeline = Timeline(f"{_name(facts)}{on}, {draft.owner(finding.owner)}", tuple(events))
 
 

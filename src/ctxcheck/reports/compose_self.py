@@ -25,7 +25,7 @@ def write_self_deadlock(draft: Draft, facts: SelfDeadlockFacts) -> None:
     draft.site("now", finding.trace, f"waits for itself: {lock} is a {kind}, which its holder can't take again")
     held = facts.held.trace
     until = ", and is held until this block ends" if facts.why_certain == "with" and draft.block(held) else ""
-    draft.site("held_now", held, f"{lock} was {here(facts.held.exact)}{until}")
+    draft.site("held_now", held, f"{lock} was {here(draft.exact(facts.held))}{until}")
     function = draft.call(finding.trace)
     title = f"{owner}: {function}" if function else owner
     outcome = "it waits for itself for ever" if certain else f"it waits until another thread releases {name}"
@@ -60,8 +60,8 @@ def _self_helps(draft: Draft, facts: SelfDeadlockFacts) -> None:
     if inner and inner != outer:
         bare = inner.removesuffix("()").rpartition(".")[2]
         draft.help(
-            f"split {inner}: a public one that takes {lock}, and a `{bare}_locked()` that expects it to be held "
-            "(`@ctxcheck.requires_lock`); call that one from under the lock"
+            f"split {inner}: one that takes {lock}, and `{bare}_locked()`, which expects it to be held "
+            "(`@ctxcheck.requires_lock`) and is called from under the lock"
         )
         draft.help(draft.leave(facts.lock_class, held, f"calling {inner}", trace))
     else:
@@ -103,7 +103,7 @@ def write_nesting(draft: Draft, facts: NestingFacts) -> None:
         "now", finding.trace, f"{owner} {takes} {lock} here" + (f", with order key {inner_key}" if keyed else "")
     )
     key = f" with order key {outer_key}" if keyed else ""
-    draft.site("held_now", facts.held.trace, f"while holding one{key}, {here(facts.held.exact)}")
+    draft.site("held_now", facts.held.trace, f"while holding one{key}, {here(draft.exact(facts.held))}")
     function = draft.call(finding.trace)
     titles = tuple(f"thread {letter}" + (f": {function}" if function else "") for letter in "AB")
     first, second = f"{name} #1", f"{name} #2"

@@ -142,6 +142,13 @@ class Draft:
 
     # --- parts ------------------------------------------------------------------
 
+    def exact(self, entry: Entry) -> bool:
+        """Whether an entry's place is that of this very time, and not of an earlier pass."""
+        trace = self.finding.trace
+        return entry.exact and (
+            entry.trace.codes[:1] == () or self.sources.encloses(entry.trace, trace) or not _shares(entry.trace, trace)
+        )
+
     def site(self, role: str, trace: Trace, label: str, heading: str = "") -> None:
         """Add a place; one that isn't known is left out, unless it is the primary one."""
         if trace.codes or role == "now":
@@ -272,6 +279,10 @@ def toml_text(text: str) -> str:
     return '"' + "".join(c if c >= " " and c != "\x7f" else f"\\u{ord(c):04x}" for c in escaped) + '"'
 
 
+def _shares(held: Trace, now: Trace) -> bool:
+    return any(scope is held.codes[0] for scope in now.codes)
+
+
 def _unique(classes: Iterable[LockClass]) -> list[LockClass]:
     return list(dict.fromkeys(classes))
 
@@ -280,7 +291,8 @@ def _classes_in(facts: Any) -> Iterator[LockClass]:
     """Every lock class that a finding's facts mention."""
     entries = [getattr(facts, name, None) for name in ("held", "because", "lock", "entry")]
     for entry in (*entries, *(getattr(facts, "chain", None) or ())):
-        if isinstance(entry, Entry) and entry.step.lock_class is not None:
+        # not isinstance(): one of these may be a text, and that asks its class
+        if type(entry) is Entry and entry.step.lock_class is not None:
             yield entry.step.lock_class
     cycle = getattr(facts, "cycle", None)
     if cycle is not None:

@@ -23,6 +23,9 @@ MAX_TEXT: Final = 2000
 #: Lines above an item of a ``with`` statement in which its ``with`` is looked for.
 _MAX_HEADER: Final = 30
 
+#: Lines of a block that are looked at.
+_MAX_BLOCK: Final = 500
+
 _LIBRARY: Final = os.path.dirname(getattr(threading, "__file__", None) or os.__file__) + os.sep
 _PLUMBING_FILES: Final = frozenset(_LIBRARY + name + ".py" for name in ("contextlib", "queue", "runpy", "threading"))
 _PLUMBING: Final = (
@@ -185,6 +188,26 @@ class Sources:
         """``file:line`` of the innermost entry; empty for an empty trace."""
         return self.head(trace).where()
 
+    def encloses(self, held: Trace, now: Trace) -> bool:
+        """Whether what was entered at ``held`` can be what the call at ``now`` is inside of.
+
+        The code of ``held`` must still be running; and where it is a ``with`` block, the call must be made from
+        inside of the block.  That goes by indentation, and gives the benefit of the doubt.
+        """
+        at = next((i for i, scope in enumerate(now.codes) if held.codes and scope is held.codes[0]), -1)
+        if at < 0:
+            return False
+        head = self.spot(held.codes[0], held.lastis[0])
+        call = self.spot(now.codes[at], now.lastis[at])
+        if not is_with(head.text) or not call.text or head.line == call.line:
+            return True
+        margin = _indent(head.text)
+        lines = [_line(head.filename, number) for number in range(head.line + 1, call.line + 1)][:_MAX_BLOCK]
+        # a closing bracket may stand at the margin, where the head takes several lines
+        return head.line < call.line and all(
+            _indent(line) > margin for line in lines if line.strip() and line.lstrip()[0] not in "#)]}"
+        )
+
     def site(self, role: str, trace: Trace, label: str, heading: str = "") -> Site:
         """Return a site of a report; the primary one (``now``) gets the line above it too."""
         spot = self.head(trace)
@@ -243,6 +266,11 @@ def _line(filename: str, line: int) -> str:
     except Exception:  # a loader that fails; the report goes without the line
         return ""
     return plain(text).rstrip("\r\n")[:MAX_TEXT]
+
+
+def _indent(text: str) -> int:
+    text = text.expandtabs()
+    return len(text) - len(text.lstrip())
 
 
 def _span(text: str, column: int, end_column: int) -> tuple[int, int]:
