@@ -250,73 +250,198 @@ if __name__ == "__main__":
 
 # ---- how the program ends
 
-ENDINGS = {
-    "nothing": "print('done')",
-    "exit": "import sys; sys.exit()",
-    "exit none": "raise SystemExit(None)",
-    "exit zero": "import sys; sys.exit(0)",
-    "exit seven": "import sys; sys.exit(7)",
-    "exit true": "import sys; sys.exit(True)",
-    "exit minus": "import sys; sys.exit(-1)",
-    "exit 256": "import sys; sys.exit(256)",
-    "exit text": "import sys; sys.exit('no, thanks')",
-    "exit tuple": "import sys; sys.exit((1, 2))",
-    "exit float": "import sys; sys.exit(0.0)",
-    "exit surrogate": "import sys; sys.exit('\\udc80')",
-    "exit code deleted": "e = SystemExit(3); del e.code; raise e",
-    "exit subclass": "class E(SystemExit): code = property(lambda self: 1 / 0)\nraise E(4)",
-    "exit to a closed stderr": "import sys; sys.stderr.close(); sys.exit('lost')",
-    "exit without stderr": "import sys; sys.stderr = None; sys.exit('found')",
-    "exception": "def f(): raise ValueError('bad')\ndef g(): f()\ng()",
-    "chained": "def f():\n try: 1 / 0\n except ZeroDivisionError as e: raise KeyError('k') from e\ntry: f()\nfinally: {}[1]",
-    "context": "try: 1 / 0\nexcept ZeroDivisionError: import nonesuch",
-    "group": "def f():\n try: 1 / 0\n except Exception as e: return e\nraise ExceptionGroup('g', [f(), ValueError(1)])",
-    "note": "e = ValueError(1); e.add_note('a note'); raise e",
-    "loop": "a, b = ValueError('a'), ValueError('b'); a.__cause__ = b; b.__cause__ = a; raise a",
-    "bare base": "raise BaseException('odd')",
-    "generator exit": "raise GeneratorExit",
-    "keyboard interrupt": "def f(): raise KeyboardInterrupt\nf()",
-    "keyboard subclass": "class K(KeyboardInterrupt): pass\nraise K",
-    "sigint": "import os, signal\ndef f(): os.kill(os.getpid(), signal.SIGINT); [0 for _ in range(10**6)]\nf()",
-    "sigterm": "import os, signal; os.kill(os.getpid(), signal.SIGTERM); signal.pause()",
-    "os exit": "import os; print('lost'); os._exit(5)",
-    "hook": "import sys\ndef hook(*a): print(a[:2], a[2].tb_frame.f_lineno, sys.exc_info(), sys.last_value)\nsys.excepthook = hook\n1 / 0",
-    "hook fails": "import sys\ndef hook(*a): {}['k']\nsys.excepthook = hook\n1 / 0",
-    "hook exits": "import sys\ndef hook(*a): sys.exit(9)\nsys.excepthook = hook\n1 / 0",
-    "hook exits on interrupt": "import sys\ndef hook(*a): sys.exit(9)\nsys.excepthook = hook\nraise KeyboardInterrupt",
-    "hook missing": "import sys\ndel sys.excepthook\n1 / 0",
-    "audited": "import sys\nsys.addaudithook(lambda e, a: e == 'sys.excepthook' and print(e, a[1:3], a[3].tb_lineno))\n1 / 0",
-    "threads": "import threading, time\ndef f(): time.sleep(.1); print('thread')\n"
-    "threading.Thread(target=f).start()\nprint('main')",
-    "threads and failure": "import threading, time\ndef f(): time.sleep(.1); 1 / 0\nthreading.Thread(target=f).start()\n[][1]",
-    "daemon": "import threading, time\nthreading.Thread(target=time.sleep, args=(60,), daemon=True).start()",
-    "main thread ends": "import threading\ndef f(): m.join(); print(m.is_alive())\nm = threading.main_thread()\n"
-    "threading.Thread(target=f).start()",
-    "pool": "from concurrent.futures import ThreadPoolExecutor as P\np = P(2)\nfor i in range(3): p.submit(print, i).result()",
-    "exit callbacks": "import atexit\nfor i in 1, 2: atexit.register(print, i)\nprint('main')",
-    "exit callbacks fail": "import atexit, sys\ndef a(): 1 / 0\ndef b(): sys.exit(4)\ndef c(): raise KeyboardInterrupt\n"
-    "a.__repr__ = None\nsys.unraisablehook = lambda u: print(u.err_msg[:36], repr(u.exc_value),"
-    " u.exc_traceback and u.exc_traceback.tb_frame.f_code.co_name)\nfor f in a, b, c: atexit.register(f)",
-    "exit callbacks register": "import atexit\ndef a(): print(1); atexit.register(print, 2)\natexit.register(a)",
-    "threads, then callbacks": "import atexit, threading, time\ndef f(): time.sleep(.1); print('thread')\n"
-    "atexit.register(print, 'callback')\nthreading.Thread(target=f).start()",
-    "interrupt while joining": "import atexit, os, signal, threading, time\ndef f(): time.sleep(.2); "
-    "os.kill(os.getpid(), signal.SIGINT); time.sleep(.2); print('thread')\natexit.register(print, 'callback')\n"
-    "threading.Thread(target=f).start()",
-    "threading's exit callbacks fail": "import threading\ndef f(): 1 / 0\nthreading._register_atexit(f)",
-    "unraisable hook": "import sys, threading\ndef f(): 1 / 0\nthreading._register_atexit(f)\n"
-    "sys.unraisablehook = lambda u: print(u.err_msg, u.object, u.exc_value, u.exc_traceback.tb_frame.f_code.co_name)",
-    "finalizers": "class T:\n def __del__(self): print('gone')\nt = T()\nu = T(); u.me = u",
-    "locals go at exit": "import sys, atexit\nclass T:\n def __del__(self): print('gone')\ndef f():\n t = T(); sys.exit()\n"
-    "atexit.register(print, 'callback')\nf()",
-    "logging at exit": "import logging; logging.basicConfig(); logging.error('x'); logging.getLogger().handlers[0].flush()",
-    "asyncio": "import asyncio\nasync def main(): await asyncio.sleep(0); 1 / 0\nasyncio.run(main())",
-    "unflushed": "import sys; sys.stdout.write('no newline')",
-    "main module removed": "import sys; del sys.modules['__main__']; 1 / 0",
-}
+#: Small programs, each with its way to end.
+ENDINGS = r"""
+### nothing
+print('done')
+### exit
+import sys; sys.exit()
+### exit none
+raise SystemExit(None)
+### exit zero
+import sys; sys.exit(0)
+### exit seven
+import sys; sys.exit(7)
+### exit true
+import sys; sys.exit(True)
+### exit minus
+import sys; sys.exit(-1)
+### exit 256
+import sys; sys.exit(256)
+### exit text
+import sys; sys.exit('no, thanks')
+### exit tuple
+import sys; sys.exit((1, 2))
+### exit float
+import sys; sys.exit(0.0)
+### exit surrogate
+import sys; sys.exit('\udc80')
+### exit code deleted
+e = SystemExit(3); del e.code; raise e
+### exit subclass
+class E(SystemExit): code = property(lambda self: 1 / 0)
+raise E(4)
+### exit to a closed stderr
+import sys; sys.stderr.close(); sys.exit('lost')
+### exit without stderr
+import sys; sys.stderr = None; sys.exit('found')
+### exception
+def f(): raise ValueError('bad')
+def g(): f()
+g()
+### chained
+def f():
+ try: 1 / 0
+ except ZeroDivisionError as e: raise KeyError('k') from e
+try: f()
+finally: {}[1]
+### context
+try: 1 / 0
+except ZeroDivisionError: import nonesuch
+### group
+def f():
+ try: 1 / 0
+ except Exception as e: return e
+raise ExceptionGroup('g', [f(), ValueError(1)])
+### note
+e = ValueError(1); e.add_note('a note'); raise e
+### loop
+a, b = ValueError('a'), ValueError('b'); a.__cause__ = b; b.__cause__ = a; raise a
+### bare base
+raise BaseException('odd')
+### generator exit
+raise GeneratorExit
+### keyboard interrupt
+def f(): raise KeyboardInterrupt
+f()
+### sigint
+import os, signal
+def f(): os.kill(os.getpid(), signal.SIGINT); [0 for _ in range(10**6)]
+f()
+### sigterm
+import os, signal; os.kill(os.getpid(), signal.SIGTERM); signal.pause()
+### os exit
+import os; print('lost'); os._exit(5)
+### hook
+import sys
+def hook(*a): print(a[:2], a[2].tb_frame.f_lineno, sys.exc_info(), sys.last_value)
+sys.excepthook = hook
+1 / 0
+### hook fails
+import sys
+def hook(*a): {}['k']
+sys.excepthook = hook
+1 / 0
+### hook exits
+import sys
+def hook(*a): sys.exit(9)
+sys.excepthook = hook
+1 / 0
+### hook exits on interrupt
+import sys
+def hook(*a): sys.exit(9)
+sys.excepthook = hook
+raise KeyboardInterrupt
+### hook missing
+import sys
+del sys.excepthook
+1 / 0
+### audited
+import sys
+sys.addaudithook(lambda e, a: e == 'sys.excepthook' and print(e, a[1:3], a[3].tb_lineno))
+1 / 0
+### threads
+import threading, time
+def f(): threading.main_thread().join(); print('thread')
+threading.Thread(target=f).start()
+print('main')
+### threads and failure
+import threading, time
+def f(): threading.main_thread().join(); 1 / 0
+threading.Thread(target=f).start()
+[][1]
+### daemon
+import threading, time
+threading.Thread(target=time.sleep, args=(60,), daemon=True).start()
+### main thread ends
+import threading
+def f(): m.join(); print(m.is_alive())
+m = threading.main_thread()
+threading.Thread(target=f).start()
+### pool
+from concurrent.futures import ThreadPoolExecutor as P
+p = P(2)
+for i in range(3): p.submit(print, i).result()
+### exit callbacks
+import atexit
+for i in 1, 2: atexit.register(print, i)
+print('main')
+### exit callbacks fail
+import atexit, sys
+def a(): 1 / 0
+def b(): sys.exit(4)
+def c(): raise KeyboardInterrupt
+def hook(u): print(u.err_msg[:36], repr(u.exc_value), u.exc_traceback.tb_frame.f_code.co_name)
+sys.unraisablehook = hook
+for f in a, b, c: atexit.register(f)
+### exit callbacks register
+import atexit
+def a(): print(1); atexit.register(print, 2)
+atexit.register(a)
+### threads, then callbacks
+import atexit, threading, time
+def f(): threading.main_thread().join(); print('thread')
+atexit.register(print, 'callback')
+threading.Thread(target=f).start()
+### interrupt while joining
+import atexit, os, signal, threading, time
+def f(): threading.main_thread().join(); time.sleep(.3); os.kill(os.getpid(), signal.SIGINT); time.sleep(60)
+atexit.register(print, 'callback')
+threading.Thread(target=f).start()
+### threading's exit callbacks fail
+import threading
+def f(): 1 / 0
+threading._register_atexit(f)
+### unraisable hook
+import sys, threading
+def f(): 1 / 0
+threading._register_atexit(f)
+sys.unraisablehook = lambda u: print(u.err_msg, u.object, u.exc_value, u.exc_traceback.tb_frame.f_code.co_name)
+### finalizers
+class T:
+ def __del__(self): print('gone')
+t = T()
+u = T(); u.me = u
+### locals go at exit
+import sys, atexit
+class T:
+ def __del__(self): print('gone')
+def f():
+ t = T(); sys.exit()
+atexit.register(print, 'callback')
+f()
+### logging at exit
+import logging; logging.basicConfig(); logging.error('x'); logging.getLogger().handlers[0].flush()
+### asyncio
+import asyncio
+async def main(): await asyncio.sleep(0); 1 / 0
+asyncio.run(main())
+### unflushed
+import sys; sys.stdout.write('no newline')
+### main module removed
+import sys; del sys.modules['__main__']; 1 / 0
+### keyboard subclass
+class K(KeyboardInterrupt): pass
+raise K
+"""
 
 
-@pytest.mark.parametrize("source", ENDINGS.values(), ids=ENDINGS.keys())
+def endings() -> dict[str, str]:
+    parts = (part.partition("\n") for part in ENDINGS.strip().removeprefix("### ").split("\n### "))
+    return {name: source for name, _, source in parts}
+
+
+@pytest.mark.parametrize("source", endings().values(), ids=endings().keys())
 def test_it_ends_as_under_python(python: str, place: Path, source: str) -> None:
     same(python, place, script(place, source))
 
@@ -392,7 +517,7 @@ def test_our_frames_go_from_chained_exceptions_too() -> None:
         scope: dict[str, Callable[[BaseException], None]] = {}
         code = compile("def own(error):\n  theirs(error)", "runner.py", "exec")
         exec(code, scope)
-        own = FunctionType(scope["own"].__code__, vars(runner_module))
+        own = FunctionType(scope["own"].__code__, runner_module.__dict__)
         try:
             own(error)
         except BaseException as caught:
@@ -403,12 +528,12 @@ def test_our_frames_go_from_chained_exceptions_too() -> None:
     def theirs(error: BaseException) -> None:
         raise error
 
-    vars(runner_module)["theirs"] = theirs
+    runner_module.__dict__["theirs"] = theirs
     try:
         cause, context, part = raised(KeyError()), raised(IndexError()), raised(ValueError())
         top = raised(BaseExceptionGroup("group", [ValueError(), part]))
     finally:
-        del vars(runner_module)["theirs"]
+        del runner_module.__dict__["theirs"]
     top.__cause__, cause.__context__, context.__cause__ = cause, context, top
     runner_module._peel(top)  # pyright: ignore[reportPrivateUsage]
     for error in (top, cause, context, part):
@@ -426,7 +551,7 @@ def test_the_caller_comes_last(python: str, place: Path) -> None:
     """A report printed after run() stands after everything that the program prints, on both streams."""
     name = script(
         place,
-        "import atexit, threading, time\ndef f(): time.sleep(.1); print('thread')\n"
+        "import atexit, threading, time\ndef f(): threading.main_thread().join(); print('thread')\n"
         "threading.Thread(target=f).start(); atexit.register(print, 'callback'); print('main')\n1 / 0",
     )
     report = DRIVER.replace("leave(", "print('report', outcome, file=sys.stderr); leave(")
@@ -645,8 +770,10 @@ with before_os_exit(callback):
             "report 2\n",
         ),
         (
-            "import multiprocessing as m, os\nc = m.get_context('fork').Process(target=abs, args=(1,))\n"
-            + "c.start(); c.join(); os._exit(c.exitcode)",
+            (
+                "import multiprocessing as m, os\nc = m.get_context('fork').Process(target=abs, args=(1,))\n"
+                "c.start(); c.join(); os._exit(c.exitcode)"
+            ),
             1,
             "report 0\n",
         ),

@@ -240,6 +240,10 @@ class Run:
         if self.reported:
             return program_status
         self.reported = True
+        if os.getpid() != self._pid:
+            # a forked child that fell off the end of the program: its findings are in its own file
+            self.data.close()
+            return program_status
         violations = self.session.violations[: self.config.max_reports]
         everything = self.session.violations
         counts = self._counts()

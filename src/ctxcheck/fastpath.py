@@ -220,6 +220,9 @@ class RLock(RLockType):  # type: ignore[misc, valid-type]  # pyright: ignore[rep
 
     _acquire = _rlock_acquire
     _release = _rlock_release
+    #: `~lock` acquires: an operator is the one way to call it after which no signal handler can run before the next
+    #: store.  (An iterator, as plain locks have, would refer back to the lock and keep it alive.)
+    __invert__ = _rlock_acquire
 
     def _join(self, lock_class: LockClass, order_key: Any = None) -> None:
         self.node = None
@@ -239,14 +242,10 @@ class RLock(RLockType):  # type: ignore[misc, valid-type]  # pyright: ignore[rep
             st = begin()
         if self.node is not None or (n := st.cur[self.step]) is None:
             return _slow_reacquire(self, st, self.step)
-        try:
-            counted = _count()
-            _rlock_acquire(self)
-            st.cur = self.node = n
-        except BaseException:
-            _undo_rlock(self)
-            raise
-        return counted
+        _count()
+        taken = ~self
+        st.cur = self.node = n
+        return taken
 
     @uninterrupted
     def __exit__(
@@ -275,14 +274,10 @@ class RLock(RLockType):  # type: ignore[misc, valid-type]  # pyright: ignore[rep
             and self.node is None
             and (n := st.cur[self.step.by_call]) is not None
         ):
-            try:
-                counted = _count()
-                _rlock_acquire(self)
-                st.cur = self.node = n
-            except BaseException:
-                _undo_rlock(self)
-                raise
-            return counted
+            _count()
+            taken = ~self
+            st.cur = self.node = n
+            return taken
         return _slow_reacquire(self, st, self.step.by_call, blocking, timeout)
 
     @uninterrupted
@@ -317,4 +312,3 @@ class RLock(RLockType):  # type: ignore[misc, valid-type]  # pyright: ignore[rep
 
 _slow_reacquire: Final = slowpath.reacquire
 _slow_rerelease: Final = slowpath.rerelease
-_undo_rlock: Final = slowpath.undo_rlock

@@ -16,7 +16,17 @@ from typing import Any
 import pytest
 
 from ctxcheck.engine.sites import GENERATED
-from ctxcheck.markers import allow, atomic, might_lock, might_sleep, range_end, range_start, requires_lock, within_range
+from ctxcheck.markers import (
+    allow,
+    atomic,
+    might_lock,
+    might_sleep,
+    range_end,
+    range_start,
+    requires_lock,
+    shapes,
+    within_range,
+)
 from ctxcheck.markers.shapes import Target
 
 from .conftest import Check, make_lock
@@ -301,10 +311,21 @@ def test_recursion() -> None:
         assert factorial(20) == 2432902008176640000
 
 
-def test_wrappers_of_one_shape_share_their_code() -> None:
-    one, two = might_sleep(lambda x, y: 1), might_sleep(lambda x, y: 2)
-    assert one.__code__ is two.__code__
-    assert (one(0, 0), two(0, 0)) == (1, 2)
+def test_functions_of_one_shape() -> None:
+    before = len(shapes._factories)
+    made = [might_sleep(lambda odd_x, odd_y, n=n: n) for n in range(5)]
+    assert len(shapes._factories) <= before + 1
+    assert [function(0, 0) for function in made] == [0, 1, 2, 3, 4]
+
+
+def test_a_wrapper_has_the_name_of_its_function() -> None:
+    def named() -> None:
+        raise KeyError
+
+    for marker in MARKERS.values():
+        with pytest.raises(KeyError) as caught:
+            marker(named)()
+        assert {entry.name for entry in caught.traceback[1:]} == {"named"}
 
 
 if sys.version_info >= (3, 12):

@@ -112,13 +112,13 @@ class Run:
         }
 
     def execute(self, code: Any, names: dict[str, Any]) -> None:
-        before = fastpath.activate(self.engine)
+        fastpath.activate(self.engine)
         try:
             exec(code, names)
         finally:
             self.engine.end_owner(fastpath.current(), "program")
             self.engine.close()
-            fastpath.activate(*before)
+            fastpath.activate(None)
 
 
 def in_thread(function: Callable[..., Any], *args: Any, name: str = "worker") -> None:

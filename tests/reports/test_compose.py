@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ctxcheck.engine.classes import LOCK, SPIN, WITH, ContextStep, LockClass
@@ -170,22 +170,22 @@ def everything(name: Any, number: int = 1) -> list[Finding]:
                 Witness(owner, frozenset([a]), name, WITH, WITH, trace, here)
                 for owner, trace, _ in zip((one, two, three), (here, EMPTY, here), classes, strict=False)
             )
-            cycle = Cycle(classes, witnesses, "unlikely" if reason else "possible", reason, a, (1,) * len(classes))  # type: ignore[arg-type]
+            cycle = Cycle(classes, witnesses, "unlikely" if reason else "possible", reason, a, (1,) * len(classes))
             facts.append(("CTX001", OrderFacts(cycle)))
             stuck = tuple(
                 Waiter(w.owner, classes[i], classes[(i + 1) % len(classes)], w.held_at) for i, w in enumerate(witnesses)
             )
             facts.append(("CTX001", OrderFacts(dataclasses.replace(cycle, grade="certain"), stuck)))
     for why in ("", "with", "alone", "owned"):
-        facts.append(("CTX002", SelfDeadlockFacts(a, entries[0], why, 0.5)))  # type: ignore[arg-type]
+        facts.append(("CTX002", SelfDeadlockFacts(a, entries[0], why, 0.5)))
     for reason in ("descending", "equal", "both", "once"):
-        facts.append(("CTX003", NestingFacts(a, entries[1], reason, (name, name))))  # type: ignore[arg-type]
+        facts.append(("CTX003", NestingFacts(a, entries[1], reason, (name, name))))
     for how in ("marked", "start", "end", "wait", "acquire", "suspends"):
         for because in entries:
-            facts.append(("CTX101", SleepFacts(name, how, because, tuple(entries), here, WITH)))  # type: ignore[arg-type]
+            facts.append(("CTX101", SleepFacts(name, how, because, tuple(entries), here, WITH)))
     moments = tuple(Moment(what, name, here, owner) for owner in (one, two) for what in (
         "opens", "inside", "closes", "OUTSIDE", "UNPAIRED", "STILL OPEN"
-    ))  # type: ignore[arg-type]  # fmt: skip
+    ))  # fmt: skip
     for reason in (
         "never opened", "closed", "other key", "other owner", "outside span", "opened atomic", "unpaired", "other span",
         "left open", "lock released inside", "lock held at end",
@@ -195,7 +195,7 @@ def everything(name: Any, number: int = 1) -> list[Finding]:
                 (
                     "CTX205",
                     RangeFacts(name, reason, name, EMPTY, name, name, name, opened, opened, moments, name, lock, lock),
-                )  # type: ignore[arg-type]
+                )
             )
     for wanted in (True, False):
         facts.append(("CTX301", HeldFacts(name, wanted, name, here, (name,), name, entries[0])))
@@ -204,7 +204,7 @@ def everything(name: Any, number: int = 1) -> list[Finding]:
         facts.append((rule, ReleaseFacts(a)))
     facts.append(("CTX901", FaultFacts(name)))
     return [
-        Finding(rule, grade, owner, trace, (name, name), fact, (a, b, a), name)  # type: ignore[arg-type]
+        Finding(rule, grade, owner, trace, (name, name), fact, (a, b, a), name)
         for rule, fact in facts
         for grade in ("certain", "possible", "unlikely")
         for owner, trace in ((one, here), (None, EMPTY))
@@ -230,6 +230,7 @@ def check(found: Violation) -> None:
     assert (found.allowed_by is None) or type(found.allowed_by) is str
 
 
+@settings(deadline=None)  # each example makes hundreds of findings
 @given(any_text, st.integers(0, 96), st.integers(0, 1))
 def test_any_name_can_be_reported(name: str, start: int, number: int) -> None:
     for finding in everything(name, number)[start::97]:
@@ -268,6 +269,14 @@ def test_what_can_not_be_composed_is_still_a_finding() -> None:
         assert re.fullmatch(r"CTX001-[0-9a-f]{8}", found.fingerprint)
         assert found.notes == ("the details are missing: putting them together failed with AttributeError",)
         text.render(found)
+
+
+def test_facts_of_an_unknown_sort() -> None:
+    facts: Any = object()
+    found = compose(Finding("CTX204", "certain", None, EMPTY, (), facts))
+    assert (found.message, found.slug) == (RULES["CTX204"].title, "crossed-ranges")
+    found = compose(Finding("CTX999", "certain", None, EMPTY, (), facts))
+    assert (found.message, found.slug) == ("CTX999", "")
 
 
 @pytest.mark.parametrize("field", ["rule", "grade", "owner", "trace", "identity", "facts", "classes", "allowed"])

@@ -56,7 +56,8 @@ def test_a_marked_call_in_an_atomic_context(tmp_path: Path) -> None:
         "the rule is about the declaration, so it fires even when this call would return at once",
     )
     assert violation.helps == (
-        "do the waiting outside: let route() return what is to be done, and call backoff() after `rx softirq` has ended",
+        "do the waiting outside: let route() return what is to be done, and call backoff() after `rx softirq` has "
+        "ended",
         "or hand the work to a thread or task that may sleep (queue, executor, loop.call_soon)",
         "or, if `rx softirq` may wait after all, remove @atomic at gateway.py:8",
     )
@@ -117,7 +118,8 @@ def test_the_statement_is_named_after_its_function(tmp_path: Path) -> None:
     [
         (
             "def f():\n    with s:\n        begin()\nf(), end()\n",
-            "sleep in atomic context: `begin` opens a range, which may sleep, but it runs while spin lock `Ring.lock` is "
+            "sleep in atomic context: `begin` opens a range, which may sleep, but it runs while spin lock "
+            "`Ring.lock` is "
             "held",
             "opens a range, which may sleep: declared @range_start at bank.py:5",
             "call begin() before `Ring.lock` is taken (bank.py:10): a range goes around the locked region",
@@ -186,7 +188,8 @@ asyncio.run(handler())
     [
         (
             "with s:\n    with l: pass\n",
-            "blocking acquire of `stats` in atomic context: it may sleep, but it runs while spin lock `Ring.lock` is held",
+            "blocking acquire of `stats` in atomic context: it may sleep, but it runs while spin lock `Ring.lock` "
+            "is held",
             "take `stats` first and `Ring.lock` inside of it: that order is allowed",
         ),
         (
@@ -210,6 +213,38 @@ def test_a_blocking_acquire(tmp_path: Path, source: str, message: str, first_hel
     assert violation.helps[0] == first_help
     assert "or try, `acquire(blocking=False)`, with a way to go on when `stats` is taken" in violation.helps
     assert violation.notes[0] == "`stats` may have been free this time; the rule is about the time when it isn't"
+
+
+def test_an_acquire_of_something_that_is_no_lock_class(tmp_path: Path) -> None:
+    source = """
+    from ctxcheck.engine.sites import capture
+    from ctxcheck.fastpath import current
+    s = lock("r:Ring.lock", SPIN)
+    with s:
+        engine.report_sleep(current(), "Semaphore", "acquire", capture(1))
+    """
+    violation = run(tmp_path, source).only("CTX102")
+    assert violation.message.startswith("blocking acquire of `Semaphore` in atomic context")
+    assert violation.locks == ("Ring.lock",)
+
+
+def test_what_may_still_be_done_inside(tmp_path: Path) -> None:
+    source = """
+    from ctxcheck.engine.classes import AWAIT, BLOCK, ContextStep
+    from ctxcheck.engine.sites import capture
+    from ctxcheck.fastpath import current
+    state = current()
+    for step in (ContextStep("loop", "the loop", BLOCK), ContextStep("sync", "a callback", AWAIT)):
+        state.cur = engine.enter(state, step)
+    engine.report_sleep(state, "pause", "marked", capture(1))
+    state.cur = state.root
+    """
+    violation = run(tmp_path, source).only("CTX101")
+    assert [(context.kind, context.allows) for context in violation.contexts[:-1]] == [
+        ("loop", "await, but nothing that blocks the thread"),
+        ("sync", "what blocks the thread, but no await"),
+    ]
+    assert violation.sites[1].label.startswith("entered context `the loop` here")
 
 
 def test_one_name_for_both_locks(tmp_path: Path) -> None:

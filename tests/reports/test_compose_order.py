@@ -7,11 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from ctxcheck.engine.findings import OrderFacts
-from ctxcheck.engine.violations import Frame, Scenario, Step
+from ctxcheck.engine.findings import OrderFacts, Waiter
+from ctxcheck.engine.owner import Owner
+from ctxcheck.engine.sites import Trace
+from ctxcheck.engine.violations import Frame, Scenario, Step, Violation
 from ctxcheck.reports.compose import compose
 
-from .programs import labels, marked, places, run
+from .programs import Run, labels, marked, places, run
 
 BANK = """
 audit = lock("bank:AuditLog.lock")
@@ -231,7 +233,8 @@ def test_a_callback_in_another_file(tmp_path: Path) -> None:
     assert violation.sites[0].file == "hooks.py"
     assert violation.helps[1:3] == (
         "or leave the `with b:` block (bank.py:4) before calling hook()",
-        "or, if hook() is a callback or a hook, note under the lock what is to be called, and call it after the lock is "
+        "or, if hook() is a callback or a hook, note under the lock what is to be called, and call it after the "
+        "lock is "
         "released",
     )
 
@@ -293,7 +296,8 @@ def test_a_common_lock_of_many_instances_keeps_nobody_out(tmp_path: Path) -> Non
             """,
             {"owners": "observed"},
             "only thread 'MainThread' takes them",
-            "both orders were only ever taken by thread 'MainThread', and one thread that runs them one after the other "
+            "both orders were only ever taken by thread 'MainThread', and one thread that runs them one after the "
+            "other "
             "doesn't wait for itself",
             "both wait for ever",
             id="one owner",
@@ -428,6 +432,74 @@ def test_owners_that_wait_for_each_other(tmp_path: Path, size: int) -> None:
     # the same finding as the one that was made when the last order came
     possible = next(v for v in result.of("CTX001") if v.grade == "possible")
     assert violation.fingerprint == possible.fingerprint
+
+
+def _stuck(result: Run, *, owners: tuple[Owner, Owner]) -> Violation:
+    """The report on two owners that are stuck in the orders of a finding, by which others were seen."""
+    finding = result.findings[0]
+    assert isinstance(finding.facts, OrderFacts)
+    cycle = dataclasses.replace(finding.facts.cycle, grade="certain")
+    a, b = cycle.classes
+    waiters = (
+        Waiter(owners[0], a, b, cycle.witnesses[0].taken_at),
+        Waiter(owners[1], b, a, cycle.witnesses[1].held_at),
+    )
+    return result.compose(dataclasses.replace(finding, grade="certain", facts=OrderFacts(cycle, waiters)))
+
+
+def test_owners_that_are_stuck_where_others_were_seen(tmp_path: Path) -> None:
+    task, thread = Owner(101, 1, "task"), Owner(102, 2)
+    violation = _stuck(run(tmp_path, BANK), owners=(task, thread))
+    assert violation.message == (
+        "deadlock: task 'task-101' and thread 'thread-102' wait for each other for `AuditLog.lock` and `Ledger.lock`"
+    )
+    # where the second one waits isn't known: the order was recorded by somebody else
+    assert [(site.role, site.label) for site in violation.sites] == [
+        ("now", "task 'task-101' waits for `Ledger.lock` here"),
+        ("then", "acquired its last lock here"),
+    ]
+    assert violation.sites[1].heading == "thread 'thread-102' holds `Ledger.lock` and waits for `AuditLog.lock`"
+    assert violation.scenario is not None
+    assert violation.scenario.columns == ("task 'task-101': balance()", "thread 'thread-102': transfer()")
+
+
+def test_owners_that_are_stuck_where_they_were_seen(tmp_path: Path) -> None:
+    result = run(tmp_path, BANK)
+    facts = result.findings[0].facts
+    assert isinstance(facts, OrderFacts)
+    one, two = (witness.owner for witness in facts.cycle.witnesses)
+    violation = _stuck(result, owners=(one, two))
+    # a waiter's own trace is that of its last lock; where it asked for the next one is known from the order
+    assert [(site.role, site.function) for site in violation.sites] == [
+        ("now", "balance"),
+        ("held_now", "reconcile"),
+        ("then", "record"),
+        ("held_then", "transfer"),
+    ]
+    assert violation.sites[2].label == "waits for `AuditLog.lock` here"
+
+
+def test_a_lock_that_was_taken_on_a_stack_of_its_own(tmp_path: Path) -> None:
+    source = """
+    a, b = lock("m:a"), lock("m:b")
+    def enter(): a.acquire()
+    def work():
+        with b: pass
+        a.release()
+    enter(), work()
+    with b, a: pass
+    """
+    result = run(tmp_path, source)
+    finding = result.findings[0]
+    assert isinstance(finding.facts, OrderFacts)
+    cycle = finding.facts.cycle
+    # as if the two had nothing in common, as where a generator is resumed by another function
+    first = cycle.witnesses[0]
+    first = first._replace(held_at=Trace(first.held_at.codes[:1], first.held_at.lastis[:1]))
+    cycle = dataclasses.replace(cycle, witnesses=(first, cycle.witnesses[1]))
+    violation = result.compose(dataclasses.replace(finding, facts=OrderFacts(cycle)))
+    assert violation.scenario is not None
+    assert violation.scenario.columns == ("thread A", "thread B: enter()")
 
 
 def test_an_allowed_cycle(tmp_path: Path) -> None:

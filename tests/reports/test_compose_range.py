@@ -75,7 +75,8 @@ unmap([1, 2, 3])
     assert violation.helps == (
         "move the call at mmu.py:19 above MMU.end() at mmu.py:18",
         "or open a range of its own around it: MMU.begin() ... MMU.end()",
-        'or, if another thread holds the range open meanwhile, declare that at mmu.py:6: `@within_range("mmu", owner="any")`',
+        'or, if another thread holds the range open meanwhile, declare that at mmu.py:6: `@within_range("mmu", '
+        'owner="any")`',
     )
     assert violation.allow[1] == "m.drop(3)  # ctxcheck: allow[CTX201] reason"
 
@@ -219,6 +220,7 @@ def test_left_open_at_the_end(tmp_path: Path) -> None:
 
 def test_a_lock_that_is_released_inside(tmp_path: Path) -> None:
     source = """
+m.begin(); m.end()
 l.acquire()
 m.begin()
 l.release()
@@ -229,8 +231,8 @@ m.end()
         "range crosses lock: `L` was acquired before the `mmu` range opened, and is released inside it"
     )
     assert (violation.slug, violation.locks, violation.held) == ("range-crosses-lock", ("L",), ("L",))
-    assert [(site.role, site.line) for site in violation.sites] == [("now", 16), ("opened", 15), ("held_now", 14)]
-    assert rows(violation)[-1] == (16, "<module>", "RELEASES `L`", 1, True)
+    assert [(site.role, site.line) for site in violation.sites] == [("now", 17), ("opened", 16), ("held_now", 15)]
+    assert rows(violation) == [(16, "MMU.begin", "opens", 1, False), (17, "<module>", "RELEASES `L`", 1, True)]
     assert violation.helps == (
         "acquire `L` after the start of the range, and release it before the end",
         "or hold `L` over the whole range, until after its end",

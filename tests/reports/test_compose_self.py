@@ -58,12 +58,13 @@ def test_a_with_block_that_is_entered_again(tmp_path: Path) -> None:
         "it waits for itself for ever",
     )
     assert violation.notes[0] == (
-        "`Ledger.lock` is held by a `with` block, which only its own end releases, and thread 'MainThread' can't get there"
+        "`Ledger.lock` is held by a `with` block, which only its own end releases, and thread 'MainThread' can't "
+        "get there"
     )
     assert any("raises `DeadlockError`" in note for note in violation.notes)
     assert violation.helps == (
-        "split total(): a public one that takes `Ledger.lock`, and a `total_locked()` that expects it to be held "
-        "(`@ctxcheck.requires_lock`); call that one from under the lock",
+        "split total(): one that takes `Ledger.lock`, and `total_locked()`, which expects it to be held "
+        "(`@ctxcheck.requires_lock`) and is called from under the lock",
         "or leave the `with l:` block (bank.py:3) before calling total()",
         "or make `Ledger.lock` an RLock, if its holder may well enter again; the data has to be consistent each time",
     )
@@ -108,7 +109,8 @@ def test_a_wait_that_may_be_for_a_hand_off(tmp_path: Path) -> None:
     """
     violation = run(tmp_path, source, deadlock_after=0.05).of("CTX002")[0]
     assert violation.message == (
-        "possible deadlock: thread 'w' re-acquires `Ledger.lock`, which it already holds, and nobody has released it for "
+        "possible deadlock: thread 'w' re-acquires `Ledger.lock`, which it already holds, and nobody has released "
+        "it for "
         "0.05 s"
     )
     assert violation.scenario is not None
@@ -192,10 +194,12 @@ def move(source, target):
         pytest.param(
             "a, b = account(), account(); move(a, b); move(b, a)",
             {"owners": "observed"},
-            "two locks of class `Account.lock` are taken in both orders (unlikely: only by one thread, or always under one "
+            "two locks of class `Account.lock` are taken in both orders (unlikely: only by one thread, or always "
+            "under one "
             "lock)",
             "unlikely",
-            "both orders of these instances were seen, but by one thread only, or always under one common lock, so that they "
+            "both orders of these instances were seen, but by one thread only, or always under one common lock, so "
+            "that they "
             "can't meet",
             id="both, unlikely",
         ),

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ctxcheck.engine.sites import EMPTY, PACKAGE_DIR, Trace, capture
@@ -142,9 +142,9 @@ def test_a_damaged_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     def broken() -> str:
         raise ZeroDivisionError
 
-    monkeypatch.setitem(linecache.cache, str(tmp_path / "app.py"), (broken,))  # type: ignore[arg-type]
+    monkeypatch.setitem(linecache.cache, str(tmp_path / "app.py"), (broken,))
     assert Sources(str(tmp_path)).head(trace).text == ""
-    monkeypatch.setitem(linecache.cache, str(tmp_path / "app.py"), (1, 2))  # type: ignore[arg-type]
+    monkeypatch.setitem(linecache.cache, str(tmp_path / "app.py"), (1, 2))
     assert Sources(str(tmp_path)).head(trace).text == ""
 
 
@@ -154,9 +154,9 @@ def test_a_module_in_a_zip_file(tmp_path: Path) -> None:
         file.writestr("zipped_for_ctxcheck.py", "def call(f):\n    return f()\n")
     sys.path.insert(0, str(archive))
     try:
-        import zipped_for_ctxcheck as zipped  # type: ignore[import-not-found]  # pyright: ignore
+        import zipped_for_ctxcheck as zipped
 
-        trace: Trace = zipped.call(lambda: capture(2))  # pyright: ignore
+        trace: Trace = zipped.call(lambda: capture(2))
     finally:
         sys.path.remove(str(archive))
     spot = Sources(str(tmp_path)).head(trace)
@@ -252,7 +252,7 @@ def test_a_site_is_the_programs_own_line() -> None:
         release = __exit__
 
     inner = Inner()
-    with threading.Condition(inner):  # type: ignore[arg-type]
+    with threading.Condition(inner):
         pass
     assert inner.trace.codes[0].co_filename == threading.__file__
     assert marked(Sources().site("now", inner.trace, "")) == "with threading.Condition(inner):"
@@ -320,6 +320,52 @@ def test_a_stack_is_cut_to_the_innermost_calls() -> None:
     assert stack.frames[0].function == "test_a_stack_is_cut_to_the_innermost_calls"
 
 
+# --- what is inside of what
+
+
+def _held_and_now(folder: Path, source: str) -> tuple[Trace, Trace]:
+    """The first and the last place of a program that call or enter ``Here``."""
+    seen: list[Trace] = []
+    names: dict[str, Any] = {"seen": seen, "capture": capture}
+    exec(HERE, names)
+    (folder / "app.py").write_text(source, encoding="utf-8")
+    exec(compile(source, str(folder / "app.py"), "exec"), names)
+    return seen[0], seen[-1]
+
+
+@pytest.mark.parametrize(
+    ("source", "inside"),
+    [
+        ("with Here():\n    here()\n", True),
+        ("with Here(): here()\n", True),
+        ("with Here(), Here(): pass\n", True),
+        ("with Here():\n\n  # why\n# not\n    if 1:\n        here()\n", True),
+        ("with (\n    Here(),\n):\n    here()\n", True),
+        ("def f(): here()\nwith Here():\n    f()\n", True),
+        ("def f():\n    with Here():\n        g()\ndef g(): here()\nf()\n", True),
+        # the block is over, and the call is made from another one
+        ("with Here():\n    pass\nhere()\n", False),
+        ("with Here():\n    pass\nwith Here():\n    here()\n", False),
+        ("if 1:\n\twith Here():\n\t\tpass\n\tx = 1\nhere()\n", False),
+        ("for i in range(2):\n    if i: here()\n    else:\n        with Here(): pass\n", False),
+        # the function is over
+        ("def f(): here()\ndef g():\n    with Here(): pass\ng()\nf()\n", False),
+        # not known to be a block
+        ("here()\nhere()\n", True),
+    ],
+)
+def test_what_encloses_a_call(tmp_path: Path, source: str, inside: bool) -> None:
+    assert Sources(str(tmp_path)).encloses(*_held_and_now(tmp_path, source)) is inside
+
+
+def test_what_encloses_a_call_without_source(tmp_path: Path) -> None:
+    held, now = _held_and_now(tmp_path, "with Here():\n    pass\nhere()\n")
+    (tmp_path / "app.py").unlink()
+    linecache.clearcache()
+    assert Sources(str(tmp_path)).encloses(held, now)
+    assert not Sources(str(tmp_path)).encloses(EMPTY, now)
+
+
 # --- names
 
 
@@ -357,7 +403,7 @@ class Hostile(str):
     def _fail(self, *_args: object) -> Any:
         raise AssertionError
 
-    __str__ = __repr__ = __format__ = __eq__ = __hash__ = __len__ = __add__ = __contains__ = _fail  # type: ignore[assignment]  # pyright: ignore
+    __str__ = __repr__ = __format__ = __eq__ = __hash__ = __len__ = __add__ = __contains__ = _fail
 
 
 def test_plain_runs_no_code_of_the_program() -> None:
@@ -406,6 +452,7 @@ def test_is_with() -> None:
 _wide: Callable[..., Any] = st.text(st.sampled_from("aé日\u0301\U0001f600 "), max_size=12)
 
 
+@settings(deadline=None)  # it compiles
 @given(_wide, _wide)
 def test_columns_count_characters(before: str, argument: str) -> None:
     source = f"x = '{before}'; here('{argument}')"

@@ -27,7 +27,7 @@ ORIGINALS: Final = {
 }
 local: Final = threading.local
 
-_active_threads: Final[dict[int, threading.Thread]] = threading._active  # type: ignore[attr-defined]  # pyright: ignore
+_active_threads: Final = cast("dict[int, threading.Thread]", vars(threading)["_active"])
 
 
 def thread_name(ident: int) -> str | None:

@@ -16,7 +16,7 @@ import itertools
 from collections.abc import Callable
 from typing import Any, Final, Protocol, TypeVar
 
-from ctxcheck.engine import ranges
+from ctxcheck.engine import ranges, waiting
 from ctxcheck.engine.classes import TIMED, TRY, Step
 from ctxcheck.engine.errors import ViolationError
 from ctxcheck.engine.owner import VOID, Node, OwnerState, Reentry, Unused
@@ -24,8 +24,8 @@ from ctxcheck.engine.raw import RLockType, uninterrupted
 from ctxcheck.engine.sites import capture, is_own
 
 _T = TypeVar("_T")
-_release_save: Final[Callable[[Any], Any]] = RLockType._release_save  # type: ignore[attr-defined]
-_acquire_restore: Final[Callable[[Any, Any], None]] = RLockType._acquire_restore  # type: ignore[attr-defined]
+_release_save: Final[Callable[[Any], tuple[int, int]]] = vars(RLockType)["_release_save"]
+_acquire_restore: Final[Callable[[Any, Any], None]] = vars(RLockType)["_acquire_restore"]
 
 _MANY: Final = 1 << 62
 _turnstile: Final = itertools.repeat(True, _MANY)
@@ -107,7 +107,7 @@ def acquire(lock: LockRecord, state: OwnerState, step: Step, blocking: Any = Tru
     if node is not None and node.state is state and waits and timeout == -1:
         held = state.find(node) if state.cur is not VOID else node
         if held is not None and not lock_class.handed_over and not lock_class.kind.resource:
-            consult(engine.self_deadlock, state, lock_class, held)
+            consult(waiting.self_deadlock, engine, state, lock_class, held)
     if state.cur is VOID:
         return _claim(lock, VOID, (blocking,), (timeout,))
     mode = TRY if not waits else TIMED if timeout != -1 else None
@@ -157,7 +157,7 @@ def _stand_on(lock: Any, state: OwnerState, node: Node) -> None:
     state.cur = node if node.parent is state.cur else Node(state.cur, node.step, state, node.trace, stands_for=node)
     lock_class = node.step.lock_class
     if lock_class is not None and lock_class.nested:
-        consult(state.engine.remember_instance, state, node, lock)
+        consult(state.engine.nesting.remember, state, node, lock)
 
 
 def _block(lock: LockRecord, state: OwnerState, node: Node) -> None:
@@ -169,10 +169,10 @@ def _block(lock: LockRecord, state: OwnerState, node: Node) -> None:
     try:
         if _claim(lock, node, (True,), (engine.deadlock_after,)):
             return
-        seen = consult(engine.wait_cycle, state, lock)
+        seen = consult(waiting.wait_cycle, state, lock)
         if seen is not None and _claim(lock, node, (True,), (CONFIRM_AFTER,)):
             return
-        consult(engine.still_blocked, state, lock, seen)
+        consult(waiting.still_blocked, engine, state, lock, seen)
         _claim(lock, node)
     finally:
         state.waiting = None
@@ -271,7 +271,7 @@ def reacquire(lock: Any, state: OwnerState, step: Step, blocking: Any = True, ti
         if got and reentry is not None:
             reentry.depth += 1
             lock.node = reentry
-        return bool(got)
+        return got is True  # not bool(): a handler could raise at a call
     return False
 
 
@@ -286,7 +286,9 @@ def rerelease(lock: Any, state: OwnerState) -> None:
         try:
             lock._release()
         except BaseException:
-            if lock._is_owned():  # it was released, and a signal handler raised then
+            # the caller's own was released, and a signal handler raised then; told without a call, as another may
+            # raise at once
+            if node.node.state is state or lock._is_owned():
                 node.depth -= 1
                 if node.depth == 0:
                     lock.node = node.node
@@ -298,8 +300,9 @@ def rerelease(lock: Any, state: OwnerState) -> None:
             lock.node = node.node
         return
     released = False
+    ours = node is not None and node.state is state
     try:
-        if node is not None and (node.state is state or lock._is_owned()):
+        if ours or (node is not None and lock._is_owned()):
             lock.node = None
             consult(drop, lock.step.lock_class, node, state)
         elif state.engine is not None and state.cur is not VOID:
@@ -307,7 +310,7 @@ def rerelease(lock: Any, state: OwnerState) -> None:
         released = True
         lock._release()
     except BaseException:
-        if not released and lock._is_owned():
+        if not released and (ours or lock._is_owned()):
             lock.node = None
             lock._release()
             _drop_later(node)
@@ -321,12 +324,6 @@ def _note_refused(lock: Any, state: OwnerState, node: Any) -> None:
         consult(state.engine.unbalanced_release, state, lock_class)
     elif node is not VOID:
         consult(state.engine.foreign_release, state, lock_class, node)
-
-
-def undo_rlock(lock: Any) -> None:
-    """An exception came out of a raw acquire: give the lock back if it was taken all the same; an RLock knows."""
-    if lock.node is None and lock._is_owned():
-        lock._release()
 
 
 @uninterrupted

@@ -14,9 +14,7 @@ after it is released.
 from __future__ import annotations
 
 import dataclasses
-import gc
 import itertools
-import threading
 import weakref
 from collections import deque
 from collections.abc import Callable
@@ -25,22 +23,19 @@ from typing import Any, Final, NamedTuple, final
 from ctxcheck.engine import ranges
 from ctxcheck.engine.brackets import BracketBook
 from ctxcheck.engine.classes import BLOCK, REGISTRY, ContextStep, LockClass, Mode, Step
-from ctxcheck.engine.errors import DeadlockError
 from ctxcheck.engine.findings import (
     Entry,
     Finding,
     HeldFacts,
-    NestingFacts,
     OrderFacts,
     ReleaseFacts,
-    SelfDeadlockFacts,
     SleepFacts,
     Waiter,
 )
 from ctxcheck.engine.graph import Edge, OrderGraph, Witness
-from ctxcheck.engine.owner import VOID, Node, Owner, OwnerState, Reentry
-from ctxcheck.engine.raw import allocate_lock, get_frame, get_ident, thread_count
-from ctxcheck.engine.rules import GRADES
+from ctxcheck.engine.nesting import NestEvent, Nesting, guards_of
+from ctxcheck.engine.owner import VOID, Node, Owner, OwnerState
+from ctxcheck.engine.raw import allocate_lock, get_frame, get_ident
 from ctxcheck.engine.sites import GENERATED, Trace, capture, still_running
 from ctxcheck.engine.verdict import Cycle, Owners, Verdict, best_cycle, components, judge
 from ctxcheck.engine.violations import Violation
@@ -49,9 +44,6 @@ from ctxcheck.engine.violations import Violation
 PATIENCE: Final = 0.2
 #: Cached nodes of all tries together; beyond it chains are validated each time, and counted.
 MAX_NODES: Final = 500_000
-
-#: (owner, what it holds, what it waits for), each waiting for the next one's
-WaitCycle = list[tuple[OwnerState, LockClass, LockClass]]
 
 _serials: Final = itertools.count(1).__next__
 
@@ -66,34 +58,6 @@ class _OrderEvent(NamedTuple):
     trace: Trace
     origin: str
     allowed: str | None
-
-
-class _NestEvent(NamedTuple):
-    """As :class:`_OrderEvent`, between instances of one class: ``held`` are those that were held."""
-
-    owner: Owner
-    lock_class: LockClass
-    held: tuple[tuple[_Instance, Mode, Trace], ...]
-    target: _Instance
-    mode: Mode
-    trace: Trace
-    guards: frozenset[LockClass]
-    origin: str
-    allowed: str | None
-
-
-@final
-class _Instance(LockClass):
-    """One lock of a class whose locks are nested: to the order graph, a class of its own."""
-
-    __slots__ = ()
-
-    def __init__(self, of: LockClass) -> None:
-        super().__init__(f"{of.key}@{_serials():09d}", of.name, of.kind)
-
-
-#: Orders between instances remembered for one class; what comes beyond is counted as dropped.
-MAX_INSTANCE_ORDERS: Final = 10_000
 
 
 @final
@@ -139,16 +103,15 @@ class Validator:
         #: raise again each time that an order is broken which is known to be (for mode "raise")
         self.insistent = False
         self._broken_orders: dict[Edge, Finding] = {}
-        self._queue: deque[_OrderEvent | _NestEvent] = deque()
+        self._queue: deque[_OrderEvent | NestEvent] = deque()
         self._mutex = allocate_lock()
         self._holder = 0
         self._states: dict[int, weakref.ref[OwnerState]] = {}
-        self._instance_graphs: dict[LockClass, OrderGraph] = {}
-        self._instances: weakref.WeakKeyDictionary[Any, _Instance] = weakref.WeakKeyDictionary()
+        self.nesting = Nesting(self)
         #: holds of owners that are gone, which a hand-off may still redeem
         self._left_held: dict[Node, Finding] = {}
         #: owners that wait for a lock of their own, and may be waiting for a hand-off
-        self._provisional: dict[OwnerState, Finding] = {}
+        self.provisional: dict[OwnerState, Finding] = {}
         # instances that were there before: together with those made since, what may take part
         self._before = {c: (c.live(), c.created) for c in REGISTRY.all()}
 
@@ -160,7 +123,8 @@ class Validator:
         self._states[state.owner.serial] = weakref.ref(state)
         return state
 
-    def _live_states(self) -> list[OwnerState]:
+    def live_states(self) -> list[OwnerState]:
+        """The states of the owners that are there now."""
         references = list(self._states.values())  # one atomic copy, while threads come and go
         return [state for reference in references if (state := reference()) is not None]
 
@@ -196,7 +160,7 @@ class Validator:
             self.allowed(node, "CTX303"),
         )
         if lock_class.kind.owned:
-            self._emit(state, finding)
+            self.emit(state, finding)
         else:
             # a plain Lock may still be released by another thread, which makes it a hand-off
             self._left_held[node.stands_for] = finding
@@ -221,9 +185,9 @@ class Validator:
         cacheable = not lock_class.nested
         if any(entry.step.lock_class is lock_class for entry in held):
             cacheable = False
-            self._mark_nested(lock_class)
+            self.nesting.mark(lock_class)
             if mode.waits:
-                self._check_nesting(state, node, held, lock)
+                self.nesting.check(state, node, held, lock)
         if mode.waits:
             if lock_class.kind.sleeps and not parent.allows & BLOCK:
                 cacheable = False
@@ -255,7 +219,7 @@ class Validator:
 
     def _order(self, state: OwnerState, held: list[Node], target: LockClass, mode: Mode, node: Node) -> bool:
         """Put the orders "each held lock, then this one" on the queue and see to it; whether to ask again next time."""
-        guards = _guards(held)
+        guards = guards_of(held)
         entries = tuple(
             (h.step.lock_class, h.step.mode, h.trace)
             for h in held
@@ -265,13 +229,14 @@ class Validator:
             return False
         if not all(self._saturated(source, target, guards, m, mode) for source, m, _ in entries):
             allowed = self.allowed(node, "CTX001")
-            self._queue.append(_OrderEvent(state.owner, entries, target, mode, node.trace, self.origin, allowed))
-            self._drain(state)
+            self.submit(
+                state, _OrderEvent(state.owner, entries, target, mode, node.trace, self.origin, allowed)
+            )
         if not self.insistent:
             return False
         known = [found for source, _, _ in entries if (found := self._broken_orders.get((source, target)))]
         for found in known:
-            self._emit(state, dataclasses.replace(found, owner=state.owner))
+            self.emit(state, dataclasses.replace(found, owner=state.owner))
         return bool(known)
 
     def _saturated(
@@ -279,6 +244,11 @@ class Validator:
     ) -> bool:
         evidence = self.graph.evidence.get((source, target))
         return evidence is not None and evidence.saturated(guards, held_mode, mode)
+
+    def submit(self, state: OwnerState, event: _OrderEvent | NestEvent) -> None:
+        """Put an event on the queue and see to it."""
+        self._queue.append(event)
+        self._drain(state)
 
     def _drain(self, state: OwnerState) -> None:
         """Work the queue off, unless somebody else is at it; then tell what was found."""
@@ -296,7 +266,7 @@ class Validator:
             if not got:
                 return
             for finding in found:
-                self._emit(state, finding)
+                self.emit(state, finding)
 
     def _work_off(self) -> list[Finding]:
         """Apply what is queued; under the mutex."""
@@ -305,7 +275,7 @@ class Validator:
             # taken off only when it is done: an exception thrown into this thread from outside
             # (a signal handler's) must not lose it, and doing it twice does no harm
             event = self._queue[0]
-            found += self._apply_order(event) if isinstance(event, _OrderEvent) else self._apply_nesting(event)
+            found += self._apply_order(event) if isinstance(event, _OrderEvent) else self.nesting.apply(event)
             self._queue.popleft()
         return found
 
@@ -326,46 +296,16 @@ class Validator:
                     edge, self.graph.evidence, owners=self.owners, is_single=self.is_single, within=within
                 )
                 if cycle is not None:
-                    found.append(self._order_finding(cycle, event.owner))
+                    found.append(self.order_finding(cycle, event.owner))
                     self._broken_orders[edge] = found[-1]
         return found
 
-    def _apply_nesting(self, event: _NestEvent) -> list[Finding]:
-        graph = self._instance_graphs.setdefault(event.lock_class, OrderGraph())
-        if len(graph.evidence) >= MAX_INSTANCE_ORDERS:
-            self.dropped += 1
-            return []
-        first = not graph.evidence
-        worth = first
-        for held, mode, held_at in event.held:
-            witness = Witness(
-                event.owner, event.guards, event.origin, mode, event.mode, held_at, event.trace, event.allowed
-            )
-            news, cyclic = graph.add(held, event.target, witness)
-            worth = worth or (news and cyclic)
-        return self._nesting_findings(event.lock_class, graph) if worth else []
-
-    def _nesting_findings(self, lock_class: LockClass, graph: OrderGraph) -> list[Finding]:
-        """What the orders between instances of one class come to: one finding, for its best-graded cycle."""
-        within = components(graph.evidence)
-        cycles = self._judge(graph, within).cycles if within else []
-        if cycles:
-            best = max(cycles, key=lambda cycle: GRADES.index(cycle.grade))
-            witness, reason, grade = best.witnesses[-1], "both", best.grade
-        else:
-            every = [w for evidence in graph.evidence.values() for w in evidence.witnesses]
-            witness, reason, grade = min(every, key=Witness.sort_key), "once", "unlikely"
-        entry = Entry(lock_class.step(witness.held_mode), witness.held_at, False)
-        facts = NestingFacts(lock_class, entry, reason)  # type: ignore[arg-type]
-        place = witness.taken_at
-        return [
-            Finding("CTX003", grade, witness.owner, place, (lock_class.key,), facts, (lock_class,), witness.allowed)
-        ]
-
-    def _judge(self, graph: OrderGraph, within: set[LockClass]) -> Verdict:
+    def judge(self, graph: OrderGraph, within: set[LockClass]) -> Verdict:
+        """The verdict over a part of a graph, as this session sees owners and guards."""
         return judge(graph.evidence, owners=self.owners, is_single=self.is_single, within=within)
 
-    def _order_finding(self, cycle: Cycle, owner: Owner | None = None, stuck: tuple[Waiter, ...] = ()) -> Finding:
+    def order_finding(self, cycle: Cycle, owner: Owner | None = None, stuck: tuple[Waiter, ...] = ()) -> Finding:
+        """What a cycle is told as (CTX001); ``stuck`` are owners that wait for each other right now."""
         witness = cycle.witnesses[-1]
         functions = [w.taken_at.function() for w in cycle.witnesses]
         return Finding(
@@ -402,196 +342,19 @@ class Validator:
 
     def _settle_all(self) -> list[Finding]:
         within = components(self.graph.evidence)
-        verdict = self._judge(self.graph, within) if within else Verdict()
+        verdict = self.judge(self.graph, within) if within else Verdict()
         self.cut = verdict.cut
-        found = [self._order_finding(cycle) for cycle in verdict.cycles]
-        for lock_class, graph in self._instance_graphs.items():
+        found = [self.order_finding(cycle) for cycle in verdict.cycles]
+        for lock_class, graph in self.nesting.graphs.items():
             if graph.evidence and not lock_class.handed_over:
-                found += self._nesting_findings(lock_class, graph)
+                found += self.nesting.findings(lock_class, graph)
         return found
 
-    # --- two locks of one class -----------------------------------------------------
-
-    def _mark_nested(self, lock_class: LockClass) -> None:
-        """From now on acquisitions of this class go the slow way, where the instance is known."""
-        if lock_class.nested:
-            return
-        lock_class.nested = True
-        for state in self._live_states():
-            nodes = [state.root]
-            while nodes:
-                node = nodes.pop()
-                for step in list(node):
-                    if step.lock_class is lock_class:
-                        node.pop(step, None)
-                nodes.extend(list(node.values()))
-
-    def _check_nesting(self, state: OwnerState, node: Node, held: list[Node], lock: Any) -> None:
-        """Locks of one class are nested: fine in ascending order of their keys, else learned as orders of instances."""
-        lock_class, mode = node.step.lock_class, node.step.mode
-        assert lock_class is not None
-        assert mode is not None
-        others: list[tuple[_Instance, Mode, Trace]] = []
-        for entry in held:
-            if entry.step.lock_class is not lock_class or entry.step.mode is None:
-                continue
-            other = self._instance(state, entry, lock_class)
-            if other is None or other is lock:
-                continue
-            ordered = _ascending(getattr(other, "order_key", None), getattr(lock, "order_key", None))
-            if ordered is None:
-                others.append((self._instance_class(other, lock_class), entry.step.mode, entry.trace))
-            elif ordered is not True:
-                self._wrong_key(state, node, entry, other, lock, "equal" if ordered == "equal" else "descending")
-        if others:
-            target = self._instance_class(lock, lock_class)
-            guards, allowed = _guards(held), self.allowed(node, "CTX003")
-            trace, origin = node.trace, self.origin
-            self._queue.append(
-                _NestEvent(state.owner, lock_class, tuple(others), target, mode, trace, guards, origin, allowed)
-            )
-            self._drain(state)
-
-    def _wrong_key(self, state: OwnerState, node: Node, entry: Node, outer: Any, inner: Any, reason: Any) -> None:
-        lock_class = node.step.lock_class
-        assert lock_class is not None
-        keys = (_text(outer.order_key), _text(inner.order_key))
-        self._emit(
-            state,
-            Finding(
-                "CTX003",
-                "possible",
-                state.owner,
-                node.trace,
-                (lock_class.key, reason, node.trace.function()),
-                NestingFacts(lock_class, self.entry(entry), reason, keys),
-                (lock_class,),
-                self.allowed(node, "CTX003"),
-            ),
-        )
-
-    def _instance_class(self, lock: Any, lock_class: LockClass) -> _Instance:
-        found = self._instances.get(lock)
-        return found if found is not None else self._instances.setdefault(lock, _Instance(lock_class))
-
-    def _instance(self, state: OwnerState, entry: Node, lock_class: LockClass) -> Any:
-        """Which lock an entry of the chain is."""
-        target = entry.stands_for
-        for node, reference in state.instances:
-            if node is target:
-                return reference()
-        # it was taken before the class was known to nest: found once among what refers to the class's token
-        for thing in gc.get_referrers(lock_class.token):
-            at = getattr(thing, "node", None)
-            if at is target or (type(at) is Reentry and at.node is target):
-                return thing
-        return None
-
-    def remember_instance(self, state: OwnerState, node: Node, lock: Any) -> None:
-        """Note which lock a node of a nesting class is; forgotten with the hold, and never kept alive."""
-        state.instances = [pair for pair in state.instances if state.find(pair[0]) is not None]
-        state.instances.append((node, weakref.ref(lock)))
-
-    # --- waiting for oneself, and for each other -------------------------------------
-
-    def self_deadlock(self, state: OwnerState, lock_class: LockClass, node: Node) -> None:
-        """The owner asks, without a limit, for a lock that it holds in ``node`` (CTX002).
-
-        Raises :class:`~ctxcheck.engine.errors.DeadlockError` when nothing but this owner could release it.
-        Otherwise notes that it may be waiting for a hand-off and returns: the caller blocks, as the program asked.
-        """
-        mode = node.step.mode
-        why: Any = ""
-        if lock_class.kind.owned:
-            why = "owned"
-        elif mode is not None and mode.scoped:
-            why = "with"
-        elif thread_count() == 0 and state.owner.ident == threading.main_thread().ident:
-            why = "alone"
-        trace = capture(2)
-        state.owner.learn_name()
-        finding = Finding(
-            "CTX002",
-            "certain" if why else "possible",
-            state.owner,
-            trace,
-            (lock_class.key, trace.function()),
-            SelfDeadlockFacts(lock_class, self.entry(node), why, 0.0 if why else self.deadlock_after),
-            (lock_class,),
-            self.allowed(state.cur, "CTX002"),
-        )
-        if why:
-            violation = self._emit(state, finding)
-            raise DeadlockError(violation)
-        self._provisional[state] = finding
-
-    def still_blocked(self, state: OwnerState, lock: Any, seen: WaitCycle | None) -> None:
-        """The owner has been blocked on ``lock`` for ``deadlock_after`` seconds: say so if it is for ever.
-
-        ``seen`` is what :meth:`wait_cycle` said a moment ago: a chain of owners changes under
-        one's eyes, so a cycle counts only if it is found twice.
-        """
-        provisional = self._provisional.pop(state, None)
-        if provisional is not None:
-            self._emit(state, provisional)
-            return
-        if seen is None or seen != self.wait_cycle(state, lock):
-            return
-        first = seen
-        waiters = tuple(
-            Waiter(s.owner, holds, wants, s.cur.trace if s is not state else capture(2)) for s, holds, wants in first
-        )
-        classes = tuple(w.holds for w in waiters)
-        if len(set(classes)) < len(classes) or len(classes) < 2:
-            lock_class = classes[0]
-            held = next((n for n in state.cur.held() if n.step.lock_class is lock_class), state.cur)
-            facts = NestingFacts(lock_class, self.entry(held), "both")
-            trace = capture(2)
-            identity = (lock_class.key, trace.function())
-            self._emit(state, Finding("CTX003", "certain", state.owner, trace, identity, facts, (lock_class,)))
-            return
-        cycle = self._stuck_cycle(classes)
-        if cycle is not None:
-            self._emit(state, self._order_finding(cycle, state.owner, waiters))
-
-    def wait_cycle(self, state: OwnerState, lock: Any) -> WaitCycle | None:
-        """Follow "waits for a lock that is held by" from this owner; return the cycle back to it, if there is one."""
-        links: list[tuple[OwnerState, LockClass]] = []
-        wanted = lock
-        at = state
-        for _ in range(1000):
-            node = getattr(wanted, "node", None)
-            if type(node) is Reentry:
-                node = node.node
-            if not isinstance(node, Node) or node is VOID or node.step.lock_class is None:
-                return None
-            holder = node.state
-            links.append((at, node.step.lock_class))
-            if holder is state:
-                # owner i holds what owner i - 1 waits for
-                wants = [link[1] for link in links]
-                return [(links[i][0], wants[i - 1], wants[i]) for i in range(len(links))]
-            at, wanted = holder, holder.waiting
-            if wanted is None:
-                return None
-        return None
-
-    def _stuck_cycle(self, classes: tuple[LockClass, ...]) -> Cycle | None:
-        smallest = min(range(len(classes)), key=lambda i: classes[i].key)
-        classes = classes[smallest:] + classes[:smallest]
-        witnesses: list[Witness] = []
-        counts: list[int] = []
-        for i, source in enumerate(classes):
-            evidence = self.graph.evidence.get((source, classes[(i + 1) % len(classes)]))
-            if evidence is None or not evidence.witnesses:
-                return None
-            witnesses.append(min(evidence.witnesses, key=Witness.sort_key))
-            counts.append(evidence.count)
-        return Cycle(classes, tuple(witnesses), "certain", counts=tuple(counts))
+    # --- waiting ----------------------------------------------------------------
 
     def no_longer_blocked(self, state: OwnerState) -> None:
         """The wait is over, however it ended."""
-        self._provisional.pop(state, None)
+        self.provisional.pop(state, None)
 
     # --- releasing --------------------------------------------------------------
 
@@ -602,18 +365,18 @@ class Validator:
         """
         holder = node.state
         if lock_class.kind.owned:
-            self._emit(state, self._release_finding("CTX302", state, lock_class, holder.owner, node))
+            self.emit(state, self._release_finding("CTX302", state, lock_class, holder.owner, node))
             return
         lock_class.handed_over = True
         holder.drops.append(node)
         left = self._left_held.pop(node, None)
         if left is not None:
             self.on_withdrawal(left)
-        self._provisional.pop(holder, None)
+        self.provisional.pop(holder, None)
 
     def unbalanced_release(self, state: OwnerState, lock_class: LockClass) -> None:
         """A release of a lock that nobody holds (CTX305)."""
-        self._emit(state, self._release_finding("CTX305", state, lock_class, None, None))
+        self.emit(state, self._release_finding("CTX305", state, lock_class, None, None))
 
     def _release_finding(
         self, rule: str, state: OwnerState, lock_class: LockClass, holder: Owner | None, node: Node | None
@@ -655,7 +418,7 @@ class Validator:
         subject = lock_class.key if lock_class is not None else what
         state.owner.learn_name()
         cause = because.step.lock_class.key if because.step.lock_class is not None else reason.name
-        self._emit(
+        self.emit(
             state,
             Finding(
                 rule,
@@ -674,7 +437,7 @@ class Validator:
         identity = (key, facts.function, str(facts.wanted), trace.function())
         allowed = self.allowed(state.cur, "CTX301")
         state.owner.learn_name()
-        self._emit(state, Finding("CTX301", "certain", state.owner, trace, identity, facts, (), allowed))
+        self.emit(state, Finding("CTX301", "certain", state.owner, trace, identity, facts, (), allowed))
 
     def allowed(self, node: Node, rule: str) -> str | None:
         """The reason of the innermost ``allow`` on this chain that covers ``rule``, if there is one."""
@@ -708,7 +471,7 @@ class Validator:
 
     # --- telling -----------------------------------------------------------------
 
-    def _emit(self, state: OwnerState, finding: Finding) -> Violation:
+    def emit(self, state: OwnerState, finding: Finding) -> Violation:
         """Hand a finding out, with this owner's checking suspended: what is told may log, and logging locks."""
         saved = state.cur
         state.cur = VOID
@@ -716,10 +479,6 @@ class Validator:
             return self.on_finding(finding)
         finally:
             state.cur = saved
-
-    def emit(self, state: OwnerState, finding: Finding) -> Violation:
-        """As :meth:`_emit`, for the other modules of the engine."""
-        return self._emit(state, finding)
 
     def pending(self) -> list[Finding]:
         """What will be reported at the end unless something redeems it until then."""
@@ -730,9 +489,9 @@ class Validator:
         if self.closed:
             return
         self.closed = True
-        settled = [*self.pending(), *self._provisional.values()]
+        settled = [*self.pending(), *self.provisional.values()]
         self._left_held.clear()
-        self._provisional.clear()
+        self.provisional.clear()
         for finding in settled:
             if not any(c.handed_over for c in finding.classes):
                 self.on_finding(finding)
@@ -741,40 +500,12 @@ class Validator:
         """In a forked child: only the calling thread is left; the graph is kept."""
         self._mutex = allocate_lock()
         self._holder = 0
-        self._provisional.clear()
+        self.provisional.clear()
         self._left_held.clear()
-        for state in self._live_states():
+        for state in self.live_states():
             if state is not survivor:
                 state.ended = True
                 self._states.pop(state.owner.serial, None)
         if survivor is not None:
             survivor.owner.ident = get_ident()
             survivor.waiting = None
-
-
-def _guards(held: list[Node]) -> frozenset[LockClass]:
-    return frozenset(
-        h.step.lock_class
-        for h in held
-        if h.step.lock_class is not None
-        and h.step.mode is not None
-        and h.step.lock_class.kind.guards
-        and not h.step.mode.shared
-        and not h.step.lock_class.handed_over
-    )
-
-
-def _ascending(outer: Any, inner: Any) -> bool | str | None:
-    """Compare two order keys: True, False, "equal", or None if there are none or they can't be compared."""
-    if outer is None or inner is None:
-        return None
-    try:
-        if outer < inner:
-            return True
-        return False if inner < outer else "equal"
-    except Exception:  # the program's own comparison; a broken one is no order
-        return None
-
-
-def _text(value: Any) -> str:
-    return repr(value) if type(value) in (int, float, str, bytes, bool, tuple) else f"<{type(value).__qualname__}>"

@@ -52,7 +52,7 @@ class Cycle:
 class Verdict:
     """The cycles that are reported, and how many edges' searches were cut short."""
 
-    cycles: list[Cycle] = field(default_factory=list)
+    cycles: list[Cycle] = field(default_factory=list[Cycle])
     cut: int = 0
 
 
@@ -171,7 +171,7 @@ class _Search:
     throughout, or runs in a single owner, is thus refused after two edges, however many cycles there are.
     """
 
-    __slots__ = ("_distances", "_distinct", "_evidence", "_hard", "_is_single", "_single", "_ways", "cut", "edges")
+    __slots__ = ("_together", "_distances", "_distinct", "_evidence", "_is_single", "_single", "_ways", "cut", "edges")
 
     def __init__(
         self,
@@ -185,18 +185,15 @@ class _Search:
         self._is_single = is_single
         self._single: dict[LockClass, bool] = {}
         self._ways: dict[tuple[Edge, bool], list[_Way]] = {}
-        #: (towards, hard edges only) -> edges from each class to it, at least
-        self._distances: dict[tuple[LockClass, bool], dict[LockClass, int]] = {}
+        self._distances: dict[LockClass, dict[LockClass, int]] = {}
+        self._together: dict[tuple[Edge, Edge], bool] = {}
         self.cut = 0
-        #: every edge, and those that a possible cycle may go through; targets in key order
+        #: every edge; targets in key order
         self.edges: dict[LockClass, list[LockClass]] = {}
-        self._hard: dict[LockClass, list[LockClass]] = {}
         for source, target in evidence:
             if source in within and target in within:
                 self.edges.setdefault(source, []).append(target)
-                if not (source.handed_over or target.handed_over) and self.ways((source, target), timed=False):
-                    self._hard.setdefault(source, []).append(target)
-        for targets in (*self.edges.values(), *self._hard.values()):
+        for targets in self.edges.values():
             targets.sort(key=_key)
 
     def best(self, source: LockClass, target: LockClass) -> Cycle | None:
@@ -233,27 +230,16 @@ class _Search:
 
     # --- paths ------------------------------------------------------------------
 
-    def _distance(self, goal: LockClass, *, hard: bool) -> dict[LockClass, int]:
+    def _distance(self, goal: LockClass) -> dict[LockClass, int]:
         """The fewest edges that lead from each class to ``goal``."""
-        found = self._distances.get((goal, hard))
+        found = self._distances.get(goal)
         if found is None:
-            backward: dict[LockClass, list[LockClass]] = {}
-            for source, targets in (self._hard if hard else self.edges).items():
-                for target in targets:
-                    backward.setdefault(target, []).append(source)
-            found = self._distances[goal, hard] = {goal: 0}
-            todo = deque([goal])
-            while todo:
-                node = todo.popleft()
-                for source in backward.get(node, ()):
-                    if source not in found:
-                        found[source] = found[node] + 1
-                        todo.append(source)
+            found = self._distances[goal] = _distances(self.edges, goal)
         return found
 
     def _shortest(self, source: LockClass, target: LockClass) -> tuple[LockClass, ...] | None:
         """The shortest, then smallest cycle through an edge, whatever its grade."""
-        distance = self._distance(source, hard=False)
+        distance = self._distance(source)
         if target not in distance:
             return None
         path = [source, target]
@@ -263,15 +249,23 @@ class _Search:
 
     def _possible(self, source: LockClass, target: LockClass) -> tuple[LockClass, ...] | None:
         """The shortest, then smallest cycle through an edge whose witnesses fit together; gives up after a while."""
-        distance = self._distance(source, hard=True)
-        if target not in distance or target not in self._hard.get(source, ()):
+        first = self._extend([], [source, target], closed=False)
+        if target not in self._distance(source) or first is None:
+            return None
+        # what can't be together with the edge itself is out of the question from the beginning
+        edges = {
+            node: [other for other in targets if self._can_join((source, target), (node, other))]
+            for node, targets in self.edges.items()
+        }
+        distance = _distances(edges, source)
+        if target not in distance:
             return None
         steps = 0
-        for length in range(distance[target] + 1, len(self._hard) + 1):
+        for length in range(distance[target] + 1, len(edges) + 1):
             path = [source, target]
             inside = {source, target}
-            choices = [self._choose([self.ways((source, target), timed=False)], distinct=False, guarded=False)]
-            todo = [iter(self._hard[target])]
+            choices = [first]
+            todo = [iter(edges[target])]
             longer = False
             while todo:
                 for node in todo[-1]:
@@ -293,7 +287,7 @@ class _Search:
                     path.append(node)
                     inside.add(node)
                     choices.append(choice)
-                    todo.append(iter(self._hard[node]))
+                    todo.append(iter(edges[node]))
                     break
                 else:
                     todo.pop()
@@ -332,15 +326,28 @@ class _Search:
         # readers that let each other in are no deadlock in any schedule
         return Cycle(classes, fallback, "unlikely", "readers", counts=counts)
 
-    def _extend(self, choice: list[_Way] | None, path: list[LockClass], *, closed: bool) -> list[_Way] | None:
+    def _extend(self, choice: list[_Way], path: list[LockClass], *, closed: bool) -> list[_Way] | None:
         """Fitting witnesses for a path that is one edge longer: the old choice goes on if it can, else a new one is made."""
-        ways = self.ways((path[-2], path[-1]), timed=False)
-        if choice is not None:
-            for way in ways:
-                if _fits(way, choice, closed=closed, distinct=self._distinct, guarded=True):
-                    return [*choice, way]
-        options = [self.ways(pair, timed=False) for pair in zip(path, path[1:], strict=False)]
+        new = (path[-2], path[-1])
+        for way in self.ways(new, timed=False):
+            if _fits(way, choice, closed=closed, distinct=self._distinct, guarded=True):
+                return [*choice, way]
+        pairs = [(a, path[i + 1]) for i, a in enumerate(path[:-1])]
+        if path[-1].handed_over or not all(self._can_join(pair, new) for pair in pairs[:-1]):
+            return None
+        options = [self.ways(pair, timed=False) for pair in pairs]
         return self._choose(options, distinct=self._distinct, guarded=True, closed=closed)
+
+    def _can_join(self, one: Edge, other: Edge) -> bool:
+        """Whether some witnesses of two edges of one cycle can be there at once."""
+        known = self._together.get((one, other))
+        if known is None:
+            known = self._together[one, other] = not (other[0].handed_over or other[1].handed_over) and any(
+                _fits(way, [first], closed=False, distinct=self._distinct, guarded=True, adjacent=False)
+                for first in self.ways(one, timed=False)
+                for way in self.ways(other, timed=False)
+            )
+        return known
 
     def _choose(
         self, options: list[list[_Way]], *, distinct: bool, guarded: bool, closed: bool = False
@@ -372,14 +379,34 @@ class _Search:
         return None
 
 
-def _fits(way: _Way, chosen: list[_Way], *, closed: bool, distinct: bool, guarded: bool) -> bool:
-    """Whether one witness more can wait at the same time; ``closed``: it is the last of a cycle."""
+def _distances(edges: dict[LockClass, list[LockClass]], goal: LockClass) -> dict[LockClass, int]:
+    """The fewest edges that lead from each class to ``goal``."""
+    backward: dict[LockClass, list[LockClass]] = {}
+    for source, targets in edges.items():
+        for target in targets:
+            backward.setdefault(target, []).append(source)
+    found = {goal: 0}
+    todo = deque([goal])
+    while todo:
+        node = todo.popleft()
+        for source in backward.get(node, ()):
+            if source not in found:
+                found[source] = found[node] + 1
+                todo.append(source)
+    return found
+
+
+def _fits(
+    way: _Way, chosen: list[_Way], *, closed: bool, distinct: bool, guarded: bool, adjacent: bool = True
+) -> bool:
+    """Whether one witness more can wait at the same time; ``closed``: it is the last of a cycle, ``adjacent``: its edge
+    goes on from that of the last one chosen."""
     new, guards = way
     for old, taken in chosen:
         if (distinct and old.owner is new.owner) or (guarded and not guards.isdisjoint(taken)):
             return False
     # "no recursive-read arrival is followed by a shared hold" (lockdep's strong paths)
-    if chosen and chosen[-1][0].taken_mode.recursive and new.held_mode.shared:
+    if adjacent and chosen and chosen[-1][0].taken_mode.recursive and new.held_mode.shared:
         return False
     first = chosen[0][0] if chosen else new
     return not (closed and new.taken_mode.recursive and first.held_mode.shared)

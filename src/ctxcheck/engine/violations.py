@@ -177,4 +177,4 @@ class Counts:
     acquisitions: int = 0
     marked_calls: int = 0
     dropped: int = 0
-    unchecked: dict[str, int] = field(default_factory=dict)
+    unchecked: dict[str, int] = field(default_factory=dict[str, int])

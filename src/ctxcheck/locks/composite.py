@@ -7,7 +7,7 @@ held while anything else runs, so the interpreter's own serve, and what is check
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ctxcheck import fastpath
 from ctxcheck.engine import slowpath
@@ -18,11 +18,18 @@ from ctxcheck.engine.sites import capture
 from ctxcheck.locks.naming import classify
 from ctxcheck.locks.plain import CheckedRLock, check_name, set_up
 
-_Condition: Any = ORIGINALS["Condition"]
-_Semaphore: Any = ORIGINALS["Semaphore"]
-_BoundedSemaphore: Any = ORIGINALS["BoundedSemaphore"]
-_Event: Any = ORIGINALS["Event"]
-_Barrier: Any = ORIGINALS["Barrier"]
+if TYPE_CHECKING:
+    from threading import Barrier as _Barrier
+    from threading import BoundedSemaphore as _BoundedSemaphore
+    from threading import Condition as _Condition
+    from threading import Event as _Event
+    from threading import Semaphore as _Semaphore
+else:
+    _Condition = ORIGINALS["Condition"]
+    _Semaphore = ORIGINALS["Semaphore"]
+    _BoundedSemaphore = ORIGINALS["BoundedSemaphore"]
+    _Event = ORIGINALS["Event"]
+    _Barrier = ORIGINALS["Barrier"]
 
 
 def _sleeps(what: str, released: Any = None) -> None:
@@ -47,7 +54,7 @@ class _Look:
         return super().__repr__().replace(f"<{type(self).__module__}.{kind} ", f"<threading.{kind} ", 1)
 
 
-class Condition(_Look, _Condition):  # type: ignore[misc]
+class Condition(_Look, _Condition):
     """A checked ``threading.Condition``; its default lock is a checked RLock.
 
     Args:
@@ -65,11 +72,11 @@ class Condition(_Look, _Condition):  # type: ignore[misc]
     def wait(self, timeout: float | None = None) -> bool:
         """As ``threading.Condition.wait``; a sleep, unless the timeout is zero."""
         if timeout is None or timeout > 0:
-            _sleeps("Condition.wait", self._lock)
+            _sleeps("Condition.wait", vars(self)["_lock"])
         return bool(super().wait(timeout))
 
 
-class Event(_Look, _Event):  # type: ignore[misc]
+class Event(_Look, _Event):
     """A checked ``threading.Event``: its wait is a sleep."""
 
     def __init__(self, *, name: str | None = None) -> None:
@@ -84,7 +91,7 @@ class Event(_Look, _Event):  # type: ignore[misc]
         return bool(super().wait(timeout))
 
 
-class Barrier(_Look, _Barrier):  # type: ignore[misc]
+class Barrier(_Look, _Barrier):
     """A checked ``threading.Barrier``: its wait is a sleep."""
 
     def __init__(
@@ -100,7 +107,7 @@ class Barrier(_Look, _Barrier):  # type: ignore[misc]
         return int(super().wait(timeout))
 
 
-class Semaphore(_Look, _Semaphore):  # type: ignore[misc]
+class Semaphore(_Look, _Semaphore):
     """A checked ``threading.Semaphore``: a resource to wait for, which nobody owns.
 
     Made with 1, it is ordered like a lock until somebody releases it who didn't acquire it.
@@ -159,7 +166,7 @@ class Semaphore(_Look, _Semaphore):  # type: ignore[misc]
         self.release()
 
 
-class BoundedSemaphore(Semaphore, _BoundedSemaphore):  # type: ignore[misc]
+class BoundedSemaphore(Semaphore, _BoundedSemaphore):
     """A checked ``threading.BoundedSemaphore``."""
 
     def __init__(self, value: int = 1, *, name: str | None = None) -> None:

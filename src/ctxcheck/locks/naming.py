@@ -229,7 +229,7 @@ def _generated(
     kind: Kind, module: str, me: Any, target: Target, tail: str, trace: Trace
 ) -> tuple[LockClass, Unused | None]:
     """A lock made in a generated ``__init__`` (dataclasses, attrs): its field is found when it is first taken."""
-    owner_module = getattr(type(me), "__module__", module)
+    owner_module = str(getattr(me.__class__, "__module__", module))
     owner = _type_name(me)
     what = f"#{target.ordinal}"
     provisional = _found(kind, owner_module, owner, what, tail, trace, unstable=True)
@@ -252,10 +252,9 @@ def _generated(
 def _field_of(holder: Any, lock: Any) -> str:
     if holder is None:
         return ""
-    try:
-        fields = dict(vars(holder))
-    except TypeError:
-        fields = {}
+    fields: dict[str, Any] = {}
+    if hasattr(holder, "__dict__"):
+        fields.update(holder.__dict__)
     for kind in type(holder).__mro__:
         for slot in getattr(kind, "__slots__", ()):
             descriptor = kind.__dict__.get(slot)
@@ -318,9 +317,9 @@ def _from_bytecode(code: CodeType, lasti: int) -> Target:
                 base = instruction.argval
                 continue
             if name.startswith("STORE_"):
-                value = instruction.argval  # 3.13 joins a store to the load behind it, and names both
-                stored = value[0] if isinstance(value, tuple) else value
-                return Target(str(stored), base if name == "STORE_ATTR" else "", 0)
+                # 3.13 joins a store to the load behind it, and names both
+                stored = str(instruction.argval) if isinstance(instruction.argval, str) else str(instruction.argval[0])
+                return Target(stored, base if name == "STORE_ATTR" else "", 0)
             break
         ordinal += name.startswith("CALL")
         if instruction.offset == lasti:

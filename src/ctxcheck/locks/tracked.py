@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Any, Final, Literal, final
 
 from ctxcheck import fastpath
-from ctxcheck.engine import slowpath
+from ctxcheck.engine import slowpath, waiting
 from ctxcheck.engine.classes import (
     ACQUIRE,
     KINDS,
@@ -220,7 +220,7 @@ class Tracked:
         if both_shared:
             return mode.recursive
         if not mode.timed and not self.lock_class.kind.resource and st.find(holds[-1]) is not None:
-            slowpath.consult(st.engine.self_deadlock, st, self.lock_class, holds[-1])
+            slowpath.consult(waiting.self_deadlock, st.engine, st, self.lock_class, holds[-1])
         return False
 
     def _push(self, st: OwnerState, node: Node) -> None:

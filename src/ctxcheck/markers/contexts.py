@@ -190,7 +190,7 @@ class Section:
             state = fastpath.begin()
         entered = self._entered
         node = entered[-1]
-        if node.state is state and state.cur is node:
+        if state.cur is node:
             state.cur = node.parent
             del entered[-1]
             return

@@ -46,7 +46,7 @@ class _Order(NamedTuple):
     def callee(self) -> str:
         """What the function with the first lock calls on the way to the second; empty if it takes that itself."""
         for index, scope in enumerate(self.taken_at.codes):
-            if self.held_at.codes and scope is self.held_at.codes[0]:
+            if scope is self.held_at.codes[0]:
                 return call_name(self.taken_at.codes[index - 1].co_qualname) if index else ""
         return ""
 
@@ -201,7 +201,9 @@ def _path(names: list[str]) -> str:
 
 
 def _how(mode: Mode | None) -> str:
-    words = [word for word, on in (("shared", mode and mode.shared), ("with a timeout", mode and mode.timed)) if on]
+    if mode is None:
+        return ""
+    words = [word for word, on in (("shared", mode.shared), ("with a timeout", mode.timed)) if on]
     return f" ({', '.join(words)})" if words else ""
 
 

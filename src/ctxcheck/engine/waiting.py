@@ -1,0 +1,120 @@
+"""Waiting for oneself, and for each other (CTX002, and orders that are deadlocks by now)."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING, Any
+
+from ctxcheck.engine.classes import LockClass
+from ctxcheck.engine.errors import DeadlockError
+from ctxcheck.engine.findings import Finding, NestingFacts, SelfDeadlockFacts, Waiter
+from ctxcheck.engine.graph import OrderGraph, Witness
+from ctxcheck.engine.owner import VOID, Node, OwnerState, Reentry
+from ctxcheck.engine.raw import thread_count
+from ctxcheck.engine.sites import capture
+from ctxcheck.engine.verdict import Cycle
+
+if TYPE_CHECKING:
+    from ctxcheck.engine.validator import Validator
+
+#: (owner, what it holds, what it waits for), each waiting for the next one's
+WaitCycle = list[tuple[OwnerState, LockClass, LockClass]]
+
+
+def self_deadlock(engine: Validator, state: OwnerState, lock_class: LockClass, node: Node) -> None:
+    """The owner asks, without a limit, for a lock that it holds in ``node`` (CTX002).
+
+    Raises :class:`~ctxcheck.engine.errors.DeadlockError` when nothing but this owner could release it.
+    Otherwise notes that it may be waiting for a hand-off and returns: the caller blocks, as the program asked.
+    """
+    mode = node.step.mode
+    why: Any = ""
+    if lock_class.kind.owned:
+        why = "owned"
+    elif mode is not None and mode.scoped:
+        why = "with"
+    elif thread_count() == 0 and state.owner.ident == threading.main_thread().ident:
+        why = "alone"
+    trace = capture(2)
+    state.owner.learn_name()
+    finding = Finding(
+        "CTX002",
+        "certain" if why else "possible",
+        state.owner,
+        trace,
+        (lock_class.key, trace.function()),
+        SelfDeadlockFacts(lock_class, engine.entry(node), why, 0.0 if why else engine.deadlock_after),
+        (lock_class,),
+        engine.allowed(state.cur, "CTX002"),
+    )
+    if why:
+        violation = engine.emit(state, finding)
+        raise DeadlockError(violation)
+    engine.provisional[state] = finding
+
+
+def still_blocked(engine: Validator, state: OwnerState, lock: Any, seen: WaitCycle | None) -> None:
+    """The owner has been blocked on ``lock`` for ``deadlock_after`` seconds: say so if it is for ever.
+
+    ``seen`` is what :func:`wait_cycle` said a moment ago: a chain of owners changes under
+    one's eyes, so a cycle counts only if it is found twice.
+    """
+    provisional = engine.provisional.pop(state, None)
+    if provisional is not None:
+        engine.emit(state, provisional)
+        return
+    if seen is None or seen != wait_cycle(state, lock):
+        return
+    first = seen
+    waiters = tuple(
+        Waiter(s.owner, holds, wants, s.cur.trace if s is not state else capture(2)) for s, holds, wants in first
+    )
+    classes = tuple(w.holds for w in waiters)
+    if len(set(classes)) < len(classes) or len(classes) < 2:
+        lock_class = waiters[0].holds
+        held = next((n for n in state.cur.held() if n.step.lock_class is lock_class), state.cur)
+        facts = NestingFacts(lock_class, engine.entry(held), "both")
+        trace = capture(2)
+        identity = (lock_class.key, trace.function())
+        engine.emit(state, Finding("CTX003", "certain", state.owner, trace, identity, facts, (lock_class,)))
+        return
+    cycle = _stuck_cycle(engine.graph, classes)
+    if cycle is not None:
+        engine.emit(state, engine.order_finding(cycle, state.owner, waiters))
+
+
+def wait_cycle(state: OwnerState, lock: Any) -> WaitCycle | None:
+    """Follow "waits for a lock that is held by" from this owner; return the cycle back to it, if there is one."""
+    links: list[tuple[OwnerState, LockClass]] = []
+    wanted = lock
+    at = state
+    for _ in range(1000):
+        node = getattr(wanted, "node", None)
+        if type(node) is Reentry:
+            node = node.node
+        if not isinstance(node, Node) or node is VOID or node.step.lock_class is None:
+            return None
+        holder = node.state
+        links.append((at, node.step.lock_class))
+        if holder is state:
+            # owner i holds what owner i - 1 waits for
+            wants = [link[1] for link in links]
+            return [(links[i][0], wants[i - 1], wants[i]) for i in range(len(links))]
+        at, wanted = holder, holder.waiting
+        if wanted is None:
+            return None
+    return None
+
+
+def _stuck_cycle(graph: OrderGraph, classes: tuple[LockClass, ...]) -> Cycle | None:
+    smallest = min(range(len(classes)), key=lambda i: classes[i].key)
+    classes = classes[smallest:] + classes[:smallest]
+    witnesses: list[Witness] = []
+    counts: list[int] = []
+    for i, source in enumerate(classes):
+        evidence = graph.evidence.get((source, classes[(i + 1) % len(classes)]))
+        if evidence is None or not evidence.witnesses:
+            return None
+        witnesses.append(min(evidence.witnesses, key=Witness.sort_key))
+        counts.append(evidence.count)
+    return Cycle(classes, tuple(witnesses), "certain", counts=tuple(counts))

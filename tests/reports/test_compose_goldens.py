@@ -1,0 +1,260 @@
+"""What people get to read: for each rule, and each reason of a rule, the whole report on a small program.
+
+The same on every version of Python.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from ctxcheck.engine.violations import Violation
+from ctxcheck.reports import text
+
+from . import goldens
+from .programs import run
+from .test_compose_context import GATEWAY
+from .test_compose_held import LEDGER
+from .test_compose_order import BANK
+from .test_compose_range import MMU
+from .test_compose_self import ACCOUNTS
+
+LOCKS = 'a, b, c = lock("m:a"), lock("m:b"), lock("m:c")\n'
+CONTEXTS = """
+ring, stats = lock("net:Ring.lock", SPIN), lock("net:stats")
+
+@might_sleep
+def backoff(): pass
+
+@range_start("rx")
+def begin(): pass
+
+@range_end("rx")
+def end(): pass
+
+"""
+FINISH = """
+until("CTX001")
+while any(thread.is_alive() for thread in threads):
+    for l in locks:
+        try: l._release()
+        except RuntimeError: pass
+for thread in threads: thread.join()
+"""
+
+#: The rule, what all programs of a kind begin with, and the program.
+CASES: dict[str, tuple[str, str, str]] = {
+    "ctx001": ("CTX001", BANK, ""),
+    "ctx001_three": (
+        "CTX001",
+        LOCKS,
+        """
+        def ab():
+            with a:
+                b.acquire()
+                b.release()
+        def bc():
+            with b, c: pass
+        def ca():
+            with c:
+                take()
+        def take():
+            if a.acquire(timeout=3):
+                a.release()
+        ab(), bc(), ca()
+        """,
+    ),
+    "ctx001_guarded": (
+        "CTX001",
+        LOCKS,
+        """
+        with a, b, c: pass
+        with a, c, b: pass
+        """,
+    ),
+    "ctx001_two_passes": (
+        "CTX001",
+        LOCKS,
+        """
+        def three():
+            with a, b: pass
+            with a, b, c: pass
+            with a, c: pass
+        three()
+        with c, a: pass
+        """,
+    ),
+    "ctx001_handed_over": (
+        "CTX001",
+        LOCKS,
+        """
+        a.acquire()
+        in_thread(a.release)
+        with a, b: pass
+        with b, a: pass
+        """,
+    ),
+    "ctx002": (
+        "CTX002",
+        "",
+        """
+        l = lock("bank:Ledger.lock")
+
+        class Ledger:
+            def transfer(self):
+                with l:
+                    self.total()
+
+            def total(self):
+                with l:
+                    pass
+
+        try: Ledger().transfer()
+        except Exception: pass
+        """,
+    ),
+    "ctx002_alone": (
+        "CTX002",
+        "",
+        """
+        l = lock("bank:Ledger.lock")
+        l.acquire()
+        try: l.acquire()
+        except Exception: pass
+        l.release()
+        """,
+    ),
+    "ctx002_owned": (
+        "CTX002",
+        "",
+        """
+        l = lock("bank:Ledger.lock", SPIN)
+        l.acquire()
+        try: l.acquire()
+        except Exception: pass
+        l.release()
+        """,
+    ),
+    "ctx002_possible": (
+        "CTX002",
+        "",
+        """
+        l = lock("bank:Ledger.lock")
+        def work():
+            l.acquire()
+            again()
+        def again():
+            l.acquire()
+            l.release()
+        thread = threading.Thread(target=work, name="w")
+        thread.start()
+        until("CTX002", "possible")
+        l._release()
+        thread.join()
+        """,
+    ),
+    "ctx003_descending": ("CTX003", ACCOUNTS, "move(account(2), account(1))"),
+    "ctx003_equal": ("CTX003", ACCOUNTS, "move(account(2), account(2))"),
+    "ctx003_once": ("CTX003", ACCOUNTS, "move(account(), account())"),
+    "ctx003_both": ("CTX003", ACCOUNTS, "x, y = account(), account(); move(x, y); move(y, x)"),
+    "ctx101": ("CTX101", GATEWAY, ""),
+    "ctx101_spin": ("CTX101", CONTEXTS, "with stats, ring:\n    backoff()\n"),
+    "ctx101_start": ("CTX101", CONTEXTS, "with ring:\n    begin()\n"),
+    "ctx101_end": ("CTX101", CONTEXTS, "begin()\nwith atomic('tick'):\n    end()\n"),
+    "ctx102": ("CTX102", CONTEXTS, "with ring:\n    with stats: pass\n"),
+    "ctx102_atomic": ("CTX102", CONTEXTS, "with atomic('tick'):\n    stats.acquire(timeout=1)\nstats.release()\n"),
+    "ctx201_never_opened": ("CTX201", MMU, "m.drop()"),
+    "ctx201_closed": (
+        "CTX201",
+        MMU,
+        "m.begin()\nfor page in range(3): m.drop(page)\nm.end()\nm.drop()\n",
+    ),
+    "ctx201_other_key": ("CTX201", MMU, "m.begin()\nMMU().drop()\nm.end()\n"),
+    "ctx201_other_owner": ("CTX201", MMU, "m.begin()\nin_thread(lambda: m.drop())\nm.end()\n"),
+    "ctx201_outside_span": ("CTX201", MMU, "m.begin(0, 4096)\nm.drop(4096)\nm.end(0, 4096)\n"),
+    "ctx201_opened_atomic": ("CTX201", MMU, "with s:\n    m.begin()\n    m.drop()\n    m.end()\n"),
+    "ctx202": ("CTX202", MMU, "m.begin()\nm.end()\nm.end()\n"),
+    "ctx202_never_opened": ("CTX202", MMU, "m.end()\n"),
+    "ctx202_other_span": ("CTX202", MMU, "m.begin(0, 16)\nm.end(0, 8)\nm.end(0, 16)\n"),
+    "ctx203": ("CTX203", MMU, "def work():\n    m.begin()\nin_thread(work)\n"),
+    "ctx205_released": ("CTX205", MMU, "l.acquire()\nm.begin()\nl.release()\nm.end()\n"),
+    "ctx205_held": ("CTX205", MMU, "m.begin()\nl.acquire()\nm.end()\nl.release()\n"),
+    "ctx301": ("CTX301", LEDGER, "with l:\n    in_thread(deposit, name='w')\n"),
+    "ctx301_not": ("CTX301", LEDGER, "with l:\n    assert_not_held(l)\n"),
+    "ctx302": (
+        "CTX302",
+        "",
+        """
+        l = lock("mm:Page.lock", SPIN)
+        def stop():
+            l.release()
+        with l:
+            in_thread(stop)
+        """,
+    ),
+    "ctx303": ("CTX303", "", 'l = lock("mm:Page.lock", SPIN)\ndef work():\n    l.acquire()\nin_thread(work)\n'),
+    "ctx303_possible": ("CTX303", "", 'l = lock("mm:Page.lock")\nl.acquire()\n'),
+    "ctx305": ("CTX305", "", 'l = lock("mm:Page.lock")\ntry: l.release()\nexcept RuntimeError: pass\n'),
+}
+
+
+def shown(violation: Violation) -> str:
+    """The report, without those calls of the stacks that are the test's."""
+    stacks = tuple(
+        type(stack)(stack.title, stack.owner, tuple(frame for frame in stack.frames if frame.file == "app.py"))
+        for stack in violation.stacks
+    )
+    return text.render(violation.replace(stacks=stacks))
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_report(tmp_path: Path, name: str) -> None:
+    rule, head, body = CASES[name]
+    found = run(tmp_path, head + textwrap.dedent(body), file="app.py", deadlock_after=0.05)
+    goldens.check(f"program_{name}", shown(found.of(rule)[-1]))
+
+
+def test_every_rule_that_the_engine_finds_has_a_report() -> None:
+    found_by_the_engine = {
+        "CTX001", "CTX002", "CTX003", "CTX101", "CTX102", "CTX201", "CTX202", "CTX203", "CTX205", "CTX301", "CTX302",
+        "CTX303", "CTX305",
+    }  # fmt: skip
+    assert {rule for rule, _, _ in CASES.values()} == found_by_the_engine
+
+
+def test_a_deadlock_that_happens(tmp_path: Path) -> None:
+    source = """
+locks = one, two = lock("m:one"), lock("m:two")
+held = threading.Event()
+
+def first():
+    with one:
+        held.wait()
+        second_lock(two)
+
+def second():
+    with two:
+        held.set()
+        second_lock(one)
+
+def second_lock(l):
+    try:
+        with l: pass
+    except RuntimeError: pass
+
+threads = [threading.Thread(target=work, name="worker") for work in (first, second)]
+for thread in threads: thread.start()
+"""
+    source += FINISH
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("threading.excepthook", lambda _args: None)
+        found = run(tmp_path, source, deadlock_after=0.05)
+    violation = next(v for v in found.of("CTX001") if v.grade == "certain")
+    # whoever looked first; the threads have one name, and are told apart all the same
+    assert violation.owners == ("thread 'worker'", "thread 'worker' (2)")
+    assert violation.scenario is not None
+    assert len(set(violation.scenario.columns)) == 2
+    message = "deadlock: threads 'worker' and 'worker' (2) wait for each other for `one` and `two`"
+    assert sorted(violation.message.split()) == sorted(message.split())
