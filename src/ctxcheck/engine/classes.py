@@ -64,7 +64,7 @@ class Mode:
     ``waits``: a blocking acquire (a try-acquire can't wait, so nothing leads *to* it).
     ``timed``: it gives up after a while.  ``shared``: others may hold it too.  ``recursive``: a shared
     arrival that isn't held up by a waiting writer.  ``scoped``: held by ``with``, so that only
-    its own block releases it.
+    its own block releases it.  ``judged``: it ends a wait that was itself asked whether it may sleep.
     """
 
     name: str
@@ -73,10 +73,12 @@ class Mode:
     shared: bool = False
     recursive: bool = False
     scoped: bool = False
+    judged: bool = False
 
 
 WITH: Final = Mode("with", scoped=True)
 ACQUIRE: Final = Mode("acquire")
+RESTORE: Final = Mode("after a wait", scoped=True, judged=True)
 TIMED: Final = Mode("timed", timed=True)
 TRY: Final = Mode("try", waits=False)
 SHARED: Final = Mode("shared", shared=True)

@@ -56,7 +56,7 @@ class Witness(NamedTuple):
 
 
 class Evidence:
-    """All witnesses of one edge, and how often it was recorded."""
+    """All witnesses of one edge, in their own order, and how often it was recorded."""
 
     __slots__ = ("count", "witnesses")
 
@@ -82,6 +82,7 @@ class Evidence:
             if old.guards == new.guards:
                 if new.sort_key() < old.sort_key():
                     self.witnesses[index] = new
+                    self.witnesses.sort(key=Witness.sort_key)
                 return False
             if old.guards < new.guards:
                 return False
@@ -93,6 +94,7 @@ class Evidence:
             if not (old.owner is new.owner and _same_way(old, new) and new.guards < old.guards)
         ]
         self.witnesses.append(new)
+        self.witnesses.sort(key=Witness.sort_key)
         return True
 
     def saturated(self, guards: frozenset[LockClass], held_mode: Mode, taken_mode: Mode) -> bool:
@@ -117,6 +119,8 @@ def _same_way(a: Witness, b: Witness) -> bool:
         and a.taken_mode.timed == b.taken_mode.timed
         and a.held_mode.shared == b.held_mode.shared
         and a.taken_mode.recursive == b.taken_mode.recursive
+        # what was accepted at one place stands for no other
+        and (a.allowed is None) == (b.allowed is None)
     )
 
 

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from typing import Any, Final, Protocol, TypeVar
 
 from ctxcheck.engine import ranges, waiting
-from ctxcheck.engine.classes import TIMED, TRY, Step
+from ctxcheck.engine.classes import RESTORE, TIMED, TRY, Step
 from ctxcheck.engine.errors import ViolationError
 from ctxcheck.engine.owner import VOID, Node, OwnerState, Reentry, Unused
 from ctxcheck.engine.raw import RLockType, uninterrupted
@@ -350,7 +350,7 @@ def acquire_restore(lock: Any, state: OwnerState, saved: Any) -> None:
     try:
         if state.engine is not None and state.cur is not VOID:
             state.waiting = lock
-            new = _step_on(state, lock.step, lock)
+            new = _step_on(state, lock.step.lock_class.step(RESTORE), lock)
     finally:
         for _ in map(_acquire_restore, (lock,), (saved,)):
             lock.node = new

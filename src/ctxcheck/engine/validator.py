@@ -189,7 +189,7 @@ class Validator:
             if mode.waits:
                 self.nesting.check(state, node, held, lock)
         if mode.waits:
-            if lock_class.kind.sleeps and not parent.allows & BLOCK:
+            if lock_class.kind.sleeps and not mode.judged and not parent.allows & BLOCK:
                 cacheable = False
                 self.report_sleep(state, lock_class.name, "acquire", node.trace, mode=mode, lock_class=lock_class)
             if held and self._order(state, held, lock_class, mode, node):

@@ -91,9 +91,9 @@ def best_cycle(
     is_single: Callable[[LockClass], bool],
     within: set[LockClass],
 ) -> Cycle | None:
-    """The best-graded, then shortest, then smallest cycle through one edge, if there is one; arguments as for :func:`judge`.
+    """The best-graded, then shortest, then smallest cycle through one edge, if there is one.
 
-    What a new edge is told by at once: :func:`judge` may cover the edge by another of its cycles in the end.
+    Arguments as for :func:`judge`.  What a new edge is told by at once: :func:`judge` may cover the edge by another of its cycles in the end.
     """
     return _Search(evidence, owners, is_single, within).best(*edge)
 
@@ -206,7 +206,7 @@ class _Search:
         ways = self._ways.get((edge, timed))
         if ways is None:
             ways = self._ways[edge, timed] = []
-            for witness in sorted(self._evidence[edge].witnesses, key=Witness.sort_key):
+            for witness in self._evidence[edge].witnesses:
                 guards = frozenset(filter(self._keeps_out, witness.guards))
                 if (timed or not witness.timed) and not any(self._serves(old, witness, guards) for old in ways):
                     ways.append((witness, guards))
@@ -252,6 +252,8 @@ class _Search:
         first = self._extend([], [source, target], closed=False)
         if target not in self._distance(source) or first is None:
             return None
+        if source in self.edges[target] and self._extend(first, [source, target, source], closed=True) is not None:
+            return (source, target)
         # what can't be together with the edge itself is out of the question from the beginning
         edges = {
             node: [other for other in targets if self._can_join((source, target), (node, other))]
@@ -327,7 +329,7 @@ class _Search:
         return Cycle(classes, fallback, "unlikely", "readers", counts=counts)
 
     def _extend(self, choice: list[_Way], path: list[LockClass], *, closed: bool) -> list[_Way] | None:
-        """Fitting witnesses for a path that is one edge longer: the old choice goes on if it can, else a new one is made."""
+        """Fitting witnesses for a path that is one edge longer: the old choice if it goes on, else a new one."""
         new = (path[-2], path[-1])
         for way in self.ways(new, timed=False):
             if _fits(way, choice, closed=closed, distinct=self._distinct, guarded=True):
@@ -352,7 +354,7 @@ class _Search:
     def _choose(
         self, options: list[list[_Way]], *, distinct: bool, guarded: bool, closed: bool = False
     ) -> list[_Way] | None:
-        """Choose one witness an edge so that all can wait at once, or return ``None``; the first fit in sorted order."""
+        """Choose one witness an edge so that all can wait at once: the first fit in sorted order, or ``None``."""
         chosen: list[_Way] = []
         cursors = [0]
         budget = MAX_CHOICES
