@@ -68,16 +68,16 @@ def nothing() -> tuple[Any, ...]:
 
 
 # parameters that have names of the wrapper's own
-def hidden(node: int, active: int = 2, _local: int = 3, begin: int = 4, *, fn: int = 5) -> tuple[Any, ...]:
-    return node, active, _local, begin, fn
+def hidden(node: int, _engine: int = 2, _local: int = 3, begin: int = 4, *, fn: int = 5) -> tuple[Any, ...]:
+    return node, _engine, _local, begin, fn
 
 
 def _odd(_ctx_st: int, StopIteration: int = 2) -> tuple[Any, ...]:  # noqa: N803
     return _ctx_st, StopIteration
 
 
-def keyword_node(*, node: int, **active: int) -> tuple[Any, ...]:
-    return node, active
+def keyword_node(*, node: int, **_engine: int) -> tuple[Any, ...]:
+    return node, _engine
 
 
 CALLS: list[tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]] = [
@@ -93,7 +93,7 @@ CALLS: list[tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]] = [
     (nothing, (), {}),
     (nothing, (1,), {}),
     (hidden, (1,), {}),
-    (hidden, (), {"node": 1, "active": 0, "fn": 7}),
+    (hidden, (), {"node": 1, "_engine": 0, "fn": 7}),
     (_odd, (1,), {}),
     (_odd, (), {"_ctx_st": 1}),
     (keyword_node, (), {"node": 1, "active": 2}),
@@ -440,5 +440,5 @@ def test_target_reads_the_parameters() -> None:
     assert Target(plain, "m").call == "a, b, c, d=d, e=e"
     assert Target(star, "m").params == "a, *rest, k, **more"
     assert Target(star, "m").call == "a, *rest, k=k, **more"
-    assert Target(keyword_node, "m").call == "node=_ctx_param_node, **active"
+    assert Target(keyword_node, "m").call == "node=_ctx_param_node, **_engine"
     assert Target(Called(), "m").plain is False

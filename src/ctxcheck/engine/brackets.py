@@ -8,6 +8,7 @@ released, without any test on the hot path.
 
 from __future__ import annotations
 
+import weakref
 from collections import deque
 from typing import Any, Final, NamedTuple, final
 
@@ -36,7 +37,7 @@ class Bracket:
     """
 
     __slots__ = (
-        "because", "closed", "key", "key_id", "key_text", "name", "node", "opened", "shared", "sleepable", "span",
+        "because", "closed", "key", "key_ref", "key_text", "name", "node", "opened", "shared", "sleepable", "span",
         "state", "why",
     )  # fmt: skip
 
@@ -45,7 +46,7 @@ class Bracket:
     ) -> None:
         self.name = name
         self.key = key
-        self.key_id = 0
+        self.key_ref: weakref.ref[Any] | None = None
         self.key_text = describe_key(key)
         self.span = span
         self.state = state
@@ -168,7 +169,10 @@ class BracketBook:
             pass
         closed = self.closed.get(bracket.name) or self.closed.setdefault(bracket.name, deque(maxlen=4))
         closed.append(bracket)
-        bracket.key_id = id(bracket.key)
+        try:
+            bracket.key_ref = weakref.ref(bracket.key)
+        except TypeError:
+            bracket.key_ref = None
         bracket.key = None
 
     def find_open(self, state: OwnerState, name: str, key: Any, *, anyone: bool) -> list[Bracket]:

@@ -102,7 +102,8 @@ class Evidence:
         alike = 0
         for witness in self.witnesses:
             if (
-                witness.guards == guards
+                witness.allowed is None
+                and witness.guards == guards
                 and witness.taken_mode.timed == taken_mode.timed
                 and witness.held_mode.shared == held_mode.shared
                 and witness.taken_mode.recursive == taken_mode.recursive

@@ -201,7 +201,7 @@ def left_open(engine: Validator, state: OwnerState, bracket: Bracket, how: str) 
 def _lately_closed(engine: Validator, name: str, key: Any) -> Bracket | None:
     for bracket in reversed(list(engine.book.closed.get(name, ()))):
         by_value = bracket.key_text == describe_key(key) and not bracket.key_text.startswith("<")
-        if bracket.key_id == id(key) or by_value:
+        if by_value or (bracket.key_ref is not None and bracket.key_ref() is key):
             return bracket
     return None
 

@@ -92,7 +92,11 @@ def capture(depth: int = 1, limit: int = MAX_DEPTH) -> Trace:
 
     Costs about 50 ns a frame; ``limit`` bounds it.
     """
-    frame: FrameType | None = get_frame(depth)
+    return capture_frame(get_frame(depth), limit)
+
+
+def capture_frame(frame: FrameType | None, limit: int = MAX_DEPTH) -> Trace:
+    """As :func:`capture`, from a frame that is given (another thread's, say)."""
     while frame is not None and is_own(frame.f_code):
         frame = frame.f_back
     codes: list[CodeType] = []

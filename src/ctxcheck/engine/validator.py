@@ -296,7 +296,7 @@ class Validator:
                     edge, self.graph.evidence, owners=self.owners, is_single=self.is_single, within=within
                 )
                 if cycle is not None:
-                    found.append(self.order_finding(cycle, event.owner))
+                    found.append(self.order_finding(cycle, event.owner, event.trace))
                     self._broken_orders[edge] = found[-1]
         return found
 
@@ -304,15 +304,20 @@ class Validator:
         """The verdict over a part of a graph, as this session sees owners and guards."""
         return judge(graph.evidence, owners=self.owners, is_single=self.is_single, within=within)
 
-    def order_finding(self, cycle: Cycle, owner: Owner | None = None, stuck: tuple[Waiter, ...] = ()) -> Finding:
-        """What a cycle is told as (CTX001); ``stuck`` are owners that wait for each other right now."""
-        witness = cycle.witnesses[-1]
+    def order_finding(
+        self, cycle: Cycle, owner: Owner | None = None, trace: Trace | None = None, stuck: tuple[Waiter, ...] = ()
+    ) -> Finding:
+        """What a cycle is told as (CTX001), at ``trace`` if that is one of its acquires; ``stuck`` are owners that wait
+        for each other right now."""
+        last = cycle.witnesses[-1]
+        if trace is None or not any(w.taken_at is trace for w in cycle.witnesses):
+            trace = last.taken_at
         functions = [w.taken_at.function() for w in cycle.witnesses]
         return Finding(
             "CTX001",
             cycle.grade,
-            owner or witness.owner,
-            witness.taken_at,
+            owner or last.owner,
+            trace,
             (*(c.key for c in cycle.classes), *functions),
             OrderFacts(cycle, stuck),
             cycle.classes,

@@ -171,7 +171,7 @@ class _Search:
     throughout, or runs in a single owner, is thus refused after two edges, however many cycles there are.
     """
 
-    __slots__ = ("_together", "_distances", "_distinct", "_evidence", "_is_single", "_single", "_ways", "cut", "edges")
+    __slots__ = ("_distances", "_distinct", "_evidence", "_is_single", "_single", "_together", "_ways", "cut", "edges")
 
     def __init__(
         self,

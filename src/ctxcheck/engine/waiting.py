@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,7 @@ from ctxcheck.engine.findings import Finding, NestingFacts, SelfDeadlockFacts, W
 from ctxcheck.engine.graph import OrderGraph, Witness
 from ctxcheck.engine.owner import VOID, Node, OwnerState, Reentry
 from ctxcheck.engine.raw import thread_count
-from ctxcheck.engine.sites import capture
+from ctxcheck.engine.sites import capture, capture_frame
 from ctxcheck.engine.verdict import Cycle
 
 if TYPE_CHECKING:
@@ -65,22 +66,24 @@ def still_blocked(engine: Validator, state: OwnerState, lock: Any, seen: WaitCyc
         return
     if seen is None or seen != wait_cycle(state, lock):
         return
-    first = seen
+    if len(seen) < 2:
+        return  # it waits for itself: a hand-off may still come
+    frames = sys._current_frames()
     waiters = tuple(
-        Waiter(s.owner, holds, wants, s.cur.trace if s is not state else capture(2)) for s, holds, wants in first
+        Waiter(s.owner, holds, wants, capture_frame(frames.get(s.owner.ident))) for s, holds, wants in seen
     )
+    state.owner.learn_name()
     classes = tuple(w.holds for w in waiters)
-    if len(set(classes)) < len(classes) or len(classes) < 2:
-        lock_class = waiters[0].holds
-        held = next((n for n in state.cur.held() if n.step.lock_class is lock_class), state.cur)
-        facts = NestingFacts(lock_class, engine.entry(held), "both")
-        trace = capture(2)
-        identity = (lock_class.key, trace.function())
-        engine.emit(state, Finding("CTX003", "certain", state.owner, trace, identity, facts, (lock_class,)))
+    repeated = next((c for c in classes if classes.count(c) > 1), None)
+    trace = capture(2)
+    if repeated is not None:
+        held = next((n for n in state.cur.held() if n.step.lock_class is repeated), state.cur)
+        facts = NestingFacts(repeated, engine.entry(held), "both")
+        engine.emit(state, Finding("CTX003", "certain", state.owner, trace, (repeated.key,), facts, (repeated,)))
         return
     cycle = _stuck_cycle(engine.graph, classes)
     if cycle is not None:
-        engine.emit(state, engine.order_finding(cycle, state.owner, waiters))
+        engine.emit(state, engine.order_finding(cycle, state.owner, trace, waiters))
 
 
 def wait_cycle(state: OwnerState, lock: Any) -> WaitCycle | None:

@@ -112,7 +112,7 @@ def might_sleep(what: Any = None, /) -> Any:
         TypeError: it is neither.
     """
     if what is None:
-        if fastpath.active:
+        if fastpath._engine is not None:
             try:
                 st = fastpath._local.st
             except AttributeError:

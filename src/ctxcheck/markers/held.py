@@ -254,7 +254,7 @@ def assert_held(lock: Any, mode: Holding = None) -> None:
         TypeError: it is no lock.
         ValueError: an unknown mode.
     """
-    if mode is None and fastpath.active:
+    if mode is None and fastpath._engine is not None:
         try:
             if lock.node.state is fastpath._local.st:
                 return

@@ -12,7 +12,7 @@ from ctxcheck.reports.totals import summary, unchecked
 
 #: What a grade means, for people who meet the word for the first time.
 GRADE_MEANINGS: Final[dict[str, str]] = {
-    "certain": "the rule is broken each time the line runs in this context, at any timing",
+    "certain": "it is happening, or does each time the line runs in this context, at any timing",
     "possible": "some timing of these steps fails, even if this run got past them",
     "unlikely": "the pattern is there, but what was seen speaks against it",
 }

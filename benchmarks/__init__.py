@@ -1,0 +1,1 @@
+"""What ctxcheck costs: ``python -m benchmarks`` prints one table of ratios (see README.md)."""
