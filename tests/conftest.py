@@ -33,7 +33,8 @@ def ctxcheck(tmp_path: Path) -> Run:
     ) -> subprocess.CompletedProcess[str]:
         if code is not None:
             (tmp_path / "program.py").write_text(code)
-        environ = {k: v for k, v in os.environ.items() if not k.startswith("CTXCHECK")} | {"NO_COLOR": "1"} | (env or {})
+        environ = {k: v for k, v in os.environ.items() if not k.startswith("CTXCHECK")}
+        environ |= {"NO_COLOR": "1"} | (env or {})
         return subprocess.run(
             [sys.executable, "-m", "ctxcheck", *args],
             cwd=tmp_path,

@@ -170,7 +170,8 @@ def test_error_exitcode_and_fail_on(ctxcheck: Run) -> None:
 
 def test_configuration_is_read_and_an_allow_accepts(ctxcheck: Run, tmp_path: Path) -> None:
     (tmp_path / "pyproject.toml").write_text(
-        '[tool.ctxcheck]\nstrict = true\n[[tool.ctxcheck.allow]]\nrule = "CTX001"\nlocks = ["a", "b"]\nreason = "fine"\n'
+        "[tool.ctxcheck]\nstrict = true\n"
+        '[[tool.ctxcheck.allow]]\nrule = "CTX001"\nlocks = ["a", "b"]\nreason = "fine"\n'
     )
     result = ctxcheck("run", "program.py", code=INVERSION)
     assert result.returncode == 0
@@ -208,7 +209,8 @@ def test_an_unknown_key_is_refused_by_name(ctxcheck: Run, tmp_path: Path) -> Non
 
 
 def test_an_output_that_cant_be_written_is_said_and_nothing_else_is_lost(ctxcheck: Run) -> None:
-    result = ctxcheck("run", "--output", "json:no/such/folder/x.json", "--output", "text", "program.py", code=INVERSION)
+    outputs = ("--output", "json:no/such/folder/x.json", "--output", "text")
+    result = ctxcheck("run", *outputs, "program.py", code=INVERSION)
     assert "can't write --output json:no/such/folder/x.json" in result.stdout
     assert "error[CTX001]" in result.stdout
     assert result.returncode == 1
@@ -282,9 +284,8 @@ os.waitpid(pid, 0)
 
 def test_stdout_is_the_programs_own(tmp_path: Path) -> None:
     (tmp_path / "program.py").write_text(INVERSION + "print('only this')\n")
-    result = subprocess.run(
-        [sys.executable, "-m", "ctxcheck", "run", "program.py"], cwd=tmp_path, capture_output=True, text=True, check=False
-    )
+    command = [sys.executable, "-m", "ctxcheck", "run", "program.py"]
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert result.stdout == "only this\n"
     assert "CTX001" in result.stderr
 

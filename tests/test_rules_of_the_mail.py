@@ -297,6 +297,15 @@ def test_s9_a_callback_is_validated_as_a_callee_by_name() -> None:
     assert "page walk" in violation.message
 
 
+def test_the_reason_of_a_mark_is_in_the_report() -> None:
+    @might_sleep("it asks the server")
+    def ask() -> None: ...
+
+    with checking() as session, atomic("x"):
+        ask()
+    assert "it asks the server" in session.violations[0].notes
+
+
 def test_atomic_generators_and_coroutines_hold_while_their_body_runs_only() -> None:
     @atomic
     def pages() -> Iterator[int]:

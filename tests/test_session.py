@@ -283,6 +283,17 @@ def test_a_line_comment_accepts() -> None:
     assert [v.allowed_by for v in session.violations] == ["a test of comments"]
 
 
+def test_what_is_accepted_on_one_line_is_not_on_another() -> None:
+    @ctxcheck.might_sleep
+    def nap() -> None: ...
+
+    with checking() as session, ctxcheck.atomic("x"):
+        nap()  # ctxcheck: allow[CTX101] here it is fine
+        nap()
+        nap()  # ctxcheck: allow[CTX101] here it is fine
+    assert [(v.allowed_by, v.count) for v in session.violations] == [(None, 3)]
+
+
 def test_an_internal_fault_switches_checking_off_says_so_once_and_the_program_goes_on(
     capfd: pytest.CaptureFixture[str],
 ) -> None:

@@ -1,4 +1,4 @@
-"""CTX003: the locks of two accounts are nested both ways.  In the near miss they are taken in the order of their numbers."""
+"""CTX003: the locks of two accounts are nested both ways.  The near miss takes them in the order of their numbers."""
 
 from ctxcheck import Lock
 

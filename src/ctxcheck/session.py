@@ -240,25 +240,18 @@ class Session:
     # --- from finding to violation --------------------------------------------------
 
     def _record(self, finding: Finding) -> Violation:
-        violation = self._compose(finding)
-        if not self._wanted(violation):
-            return violation
-        known = self._found.get(violation.fingerprint)
-        if known is not None:
-            # the count may lose a little where threads race; the finding itself can't
-            order = isinstance(finding.facts, OrderFacts)
-            grade = max(known.grade, violation.grade, key=GRADES.index)
-            base = violation if GRADES.index(violation.grade) > GRADES.index(known.grade) else known
-            self._found[violation.fingerprint] = base.replace(
-                grade=grade, count=violation.count if order else known.count + 1
-            )
-            told = grade == known.grade
-        else:
+        violation = self._known(finding)
+        if violation is None:
+            violation = self._compose(finding)
+            if not self._wanted(violation):
+                return violation
+            known = self._found.get(violation.fingerprint)
+            if known is not None:  # seen before, but less sure, or accepted there
+                violation = violation.replace(count=max(violation.count, known.count + 1))
             self._found[violation.fingerprint] = violation
-            told = False
-        if not told:
-            self._write({"type": "violation", "violation": violation.to_dict()})
-            self._tell(violation)
+            if known is None or (known.grade, known.allowed_by) != (violation.grade, violation.allowed_by):
+                self._write({"type": "violation", "violation": violation.to_dict()})
+                self._tell(violation)
         if (
             self.mode == "raise"
             and self.fails(violation)
@@ -268,6 +261,20 @@ class Session:
         ):
             raise ViolationError(violation)
         return violation
+
+    def _known(self, finding: Finding) -> Violation | None:
+        """The violation that says all that this finding has to say, counted once more: composing takes a millisecond."""
+        from ctxcheck.reports.compose import fingerprint
+
+        known = self._found.get(fingerprint(finding))
+        if known is None or GRADES.index(known.grade) < GRADES.index(finding.grade):
+            return None
+        if known.allowed_by is not None and finding.allowed is None:
+            return None  # accepted there is not accepted here
+        count = known.count + (not isinstance(finding.facts, OrderFacts))
+        # the count may lose a little where threads race; the finding itself can't
+        known = self._found[known.fingerprint] = known.replace(count=count)
+        return known
 
     def _tell(self, violation: Violation) -> None:
         stuck = violation.grade == "certain" and violation.rule in ("CTX001", "CTX002", "CTX003")

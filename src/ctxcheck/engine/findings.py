@@ -82,7 +82,8 @@ class NestingFacts:
 @dataclass(frozen=True, slots=True)
 class SleepFacts:
     """CTX101 and CTX102.  ``what`` is the call that may sleep, ``how`` of what sort it is, ``declared`` where it is
-    marked; ``because`` the entry that took the permission away; ``chain`` the whole context stack, outermost first."""
+    marked; ``because`` the entry that took the permission away; ``chain`` the whole context stack, outermost first;
+    ``why`` the reason that the mark gives."""
 
     what: str
     how: Literal["marked", "start", "end", "wait", "acquire", "suspends"]
@@ -90,6 +91,7 @@ class SleepFacts:
     chain: tuple[Entry, ...]
     declared: Trace = EMPTY
     mode: Mode | None = None
+    why: str = ""
 
 
 class Moment(NamedTuple):

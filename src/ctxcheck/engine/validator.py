@@ -412,6 +412,7 @@ class Validator:
         mode: Mode | None = None,
         lock_class: LockClass | None = None,
         permission: int = BLOCK,
+        why: str = "",
     ) -> None:
         """Something that may wait is called where that isn't allowed (CTX101; CTX102 for an acquire)."""
         because = state.cur.because(permission)
@@ -431,7 +432,7 @@ class Validator:
                 state.owner,
                 trace,
                 (subject, cause, trace.function()),
-                SleepFacts(what, how, reason, chain, declared or Trace((), ()), mode),
+                SleepFacts(what, how, reason, chain, declared or Trace((), ()), mode, why),
                 tuple(c for c in (lock_class, because.step.lock_class) if c is not None),
                 self.allowed(state.cur, rule),
             ),

@@ -70,15 +70,16 @@ def judge(
     """
     verdict = Verdict()
     search = _Search(evidence, owners, is_single, within)
+    edges = [(source, target) for source in sorted(search.edges, key=_key) for target in search.edges[source]]
     covered: set[Edge] = set()
-    for source in sorted(search.edges, key=_key):
-        for target in search.edges[source]:
-            if (source, target) in covered:
-                continue
-            best = search.best(source, target)
-            if best is not None:
-                verdict.cycles.append(best)
-                covered.update(_edges_of(best.classes))
+    # what is possible first: that an edge is part of an unlikely cycle says nothing against its other ones
+    for find in (search.possible, search.shortest):
+        for edge in edges:
+            if edge not in covered:
+                classes = find(*edge)
+                if classes is not None:
+                    verdict.cycles.append(search.grade(classes))
+                    covered.update(_edges_of(classes))
     verdict.cut = search.cut
     return verdict
 
@@ -93,7 +94,8 @@ def best_cycle(
 ) -> Cycle | None:
     """The best-graded, then shortest, then smallest cycle through one edge, if there is one.
 
-    Arguments as for :func:`judge`.  What a new edge is told by at once: :func:`judge` may cover the edge by another of its cycles in the end.
+    Arguments as for :func:`judge`.  What a new edge is told by at once: :func:`judge` may cover the edge by another of
+    its cycles in the end.
     """
     return _Search(evidence, owners, is_single, within).best(*edge)
 
@@ -198,7 +200,7 @@ class _Search:
 
     def best(self, source: LockClass, target: LockClass) -> Cycle | None:
         """The best cycle through one edge: shortest first, so the first *possible* one settles it."""
-        found = self._possible(source, target) or self._shortest(source, target)
+        found = self.possible(source, target) or self.shortest(source, target)
         return None if found is None else self.grade(found)
 
     def ways(self, edge: Edge, *, timed: bool) -> list[_Way]:
@@ -237,7 +239,7 @@ class _Search:
             found = self._distances[goal] = _distances(self.edges, goal)
         return found
 
-    def _shortest(self, source: LockClass, target: LockClass) -> tuple[LockClass, ...] | None:
+    def shortest(self, source: LockClass, target: LockClass) -> tuple[LockClass, ...] | None:
         """The shortest, then smallest cycle through an edge, whatever its grade."""
         distance = self._distance(source)
         if target not in distance:
@@ -247,7 +249,7 @@ class _Search:
             path.append(next(node for node in self.edges[path[-1]] if distance.get(node) == left - 1))
         return tuple(path)
 
-    def _possible(self, source: LockClass, target: LockClass) -> tuple[LockClass, ...] | None:
+    def possible(self, source: LockClass, target: LockClass) -> tuple[LockClass, ...] | None:
         """The shortest, then smallest cycle through an edge whose witnesses fit together; gives up after a while."""
         first = self._extend([], [source, target], closed=False)
         if target not in self._distance(source) or first is None:

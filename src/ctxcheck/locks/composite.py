@@ -121,28 +121,29 @@ class Semaphore(_Look, _Semaphore):
         self._value = value
         self._record = None
         if value == 1:
-            self._record = _Record(classify(SEMAPHORE, name, depth=2 if type(self) is Semaphore else 3)[0])
+            self._record = _Record(classify(SEMAPHORE, name)[0])
 
     def acquire(self, blocking: bool = True, timeout: float | None = None) -> bool:
         """As ``threading.Semaphore.acquire``; a sleep when it may wait, validated before it can."""
         st = fastpath.current()
-        if st.engine is None or st.cur is VOID:
-            return bool(_Semaphore.acquire(self, blocking, timeout))
-        waits = blocking and timeout != 0
         record = self._record
-        if record is None:
-            if waits:
+        node: Node | None = None
+        if st.engine is not None and st.cur is not VOID:
+            waits = blocking and timeout != 0
+            if record is not None:
+                step = record.lock_class.step(TRY if not waits else TIMED if timeout is not None else ACQUIRE)
+                node = st.cur[step]
+                if node is None:
+                    node = slowpath.consult(st.engine.acquire, st, step, record)
+            elif waits:
                 _sleeps(f"{type(self).__name__}.acquire")
-            return bool(_Semaphore.acquire(self, blocking, timeout))
-        step = record.lock_class.step(TRY if not waits else TIMED if timeout is not None else ACQUIRE)
-        node = st.cur[step]
-        if node is None:
-            node = slowpath.consult(st.engine.acquire, st, step, record)
         if not _Semaphore.acquire(self, blocking, timeout):
             return False
-        if node is not None and node.parent is st.cur:
-            st.cur = node
-            record.node = node
+        if record is not None:
+            if node is not None and node.parent is st.cur:
+                st.cur = record.node = node
+            else:
+                record.node = VOID
         return True
 
     __enter__ = acquire
@@ -150,15 +151,17 @@ class Semaphore(_Look, _Semaphore):
     def release(self, n: int = 1) -> None:
         """As ``threading.Semaphore.release``."""
         record = self._record
-        if record is not None:
-            st = fastpath.current()
-            node, record.node = record.node, None
-            if isinstance(node, Node) and node is not VOID:
-                slowpath.consult(slowpath.drop, record.lock_class, node, st)
-            elif st.engine is not None:
-                # released without an acquire: it signals, and orders nothing
-                record.lock_class.handed_over = True
-        self._raw_release(n)
+        try:
+            if record is not None:
+                st = fastpath.current()
+                node, record.node = record.node, None
+                if node is not None and node is not VOID:
+                    slowpath.consult(slowpath.drop, record.lock_class, node, st)
+                elif node is None and st.engine is not None:
+                    # released without an acquire: it signals, and orders nothing
+                    record.lock_class.handed_over = True
+        finally:
+            self._raw_release(n)
 
     _raw_release = _Semaphore.release
 

@@ -18,7 +18,7 @@ from collections.abc import Iterable
 from types import CodeType, FrameType
 from typing import Any, Final, NamedTuple
 
-from ctxcheck.engine.classes import REGISTRY, Kind, LockClass
+from ctxcheck.engine.classes import REGISTRY, WITH, Kind, LockClass
 from ctxcheck.engine.owner import Unused
 from ctxcheck.engine.raw import get_frame
 from ctxcheck.engine.sites import Trace, is_own
@@ -44,7 +44,7 @@ def in_scope(*, depth: int = 2) -> bool:
         return True
     import fnmatch
 
-    module = str(_maker(get_frame(depth))[0].f_globals.get("__name__"))
+    module = str(_maker(_frame(depth + 1))[0].f_globals.get("__name__"))
     if any(fnmatch.fnmatchcase(module, glob) for glob in _exclude):
         return False
     return not _include or any(fnmatch.fnmatchcase(module, glob) for glob in _include)
@@ -84,7 +84,7 @@ def classify(kind: Kind, name: str | None, *, depth: int = 2) -> tuple[LockClass
     ``name`` given explicitly is the key, and the display name.  Costs a few microseconds, and the parse of a source
     file the first time that a lock is made in it.
     """
-    start = get_frame(depth)
+    start = _frame(depth + 1)
     place = (id(start.f_code), start.f_lasti, kind.name)
     if name is None:
         known = _known.get(place)
@@ -117,6 +117,16 @@ def classify(kind: Kind, name: str | None, *, depth: int = 2) -> tuple[LockClass
     if frame is start is scope:
         _known.setdefault(place, {})[_owner_type(frame) if by_type else None] = made
     return made, None
+
+
+def _frame(depth: int) -> FrameType:
+    """The frame ``depth`` calls up, or the outermost one: C code may make a lock where no Python code runs."""
+    frame = get_frame()
+    for _ in range(depth):
+        if frame.f_back is None:
+            break
+        frame = frame.f_back
+    return frame
 
 
 def _owner_type(frame: FrameType) -> type | None:
@@ -238,13 +248,21 @@ def _generated(
     except TypeError:
         return provisional, None  # no weak references: stays known by its place in the generated code
 
+    first = [True]
+
     def settle(lock: Any) -> None:
         holder = reference()
         field = _field_of(holder, lock)
         if field:
             better = _found(kind, owner_module, owner, field, tail, trace)
+            try:
+                first.pop()
+            except IndexError:
+                return  # another thread asks for it at the same time
             provisional.created -= 1
-            lock._join(better, lock.order_key)
+            better.created += 1
+            # not its node: the other thread may hold it by now
+            lock.step, lock.token = better.step(WITH), better.token
 
     return provisional, Unused(settle)
 
@@ -342,15 +360,19 @@ class _Calls:
 
     def __init__(self, found: dict[tuple[int, int, int, int], Target]) -> None:
         self.found = found
-        self.returned: ast.expr | None = None
+        self.returned: set[ast.expr | None] = set()
 
     def walk(self, tree: ast.AST) -> None:
         # (node, the name in force, its base, counters of the enclosing function)
         todo: list[tuple[ast.AST, str, str, dict[str, int]]] = [(tree, "", "", {})]
         while todo:
             node, name, base, counters = todo.pop()
-            if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda)):
+            if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
                 counters, name, base = {}, "", ""
+            elif isinstance(node, ast.Lambda):
+                # all lambdas of a function have one name, so they share its counters
+                name, base = "", ""
+                self.returned.add(node.body)
             elif isinstance(node, ast.Assign):
                 pairs = _parallel(node.targets[0], node.value)
                 if pairs:
@@ -361,7 +383,7 @@ class _Calls:
                 name, base = _name(node.target)
             elif isinstance(node, ast.Return):
                 name, base = "", ""
-                self.returned = node.value
+                self.returned.add(node.value)
             elif isinstance(node, ast.stmt):
                 name, base = "", ""
             elif isinstance(node, ast.Call):
@@ -372,7 +394,8 @@ class _Calls:
 
     def _call(self, node: ast.Call, name: str, base: str, counters: dict[str, int]) -> None:
         ordinal = 0
-        function = ast.unparse(node.func) if isinstance(node.func, (ast.Name, ast.Attribute)) else "?"
+        # Lock() and threading.Lock() count as one: the name that they give doesn't say which it was
+        function = getattr(node.func, "attr", None) or getattr(node.func, "id", "?")
         # several calls may share one name: locks = [Lock(), Lock()] are told apart, Lock() if x else Lock() too
         label = f"{name}={function}"
         counters[label] = counters.get(label, 0) + 1
@@ -380,7 +403,7 @@ class _Calls:
         if name and ordinal > 1:
             name = f"{name}#{ordinal}"
         position = (node.lineno, node.col_offset, node.end_lineno or node.lineno, node.end_col_offset or 0)
-        self.found[position] = Target(name, base, 0 if name else ordinal, node is self.returned)
+        self.found[position] = Target(name, base, 0 if name else ordinal, node in self.returned)
 
 
 def _parallel(target: ast.expr, value: ast.expr) -> list[tuple[ast.expr, ast.expr]]:

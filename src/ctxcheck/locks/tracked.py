@@ -8,6 +8,8 @@ there is no fast path.
 from __future__ import annotations
 
 import difflib
+from functools import partial
+from itertools import starmap
 from types import TracebackType
 from typing import Any, Final, Literal, final
 
@@ -29,7 +31,8 @@ from ctxcheck.engine.classes import (
     Mode,
     Step,
 )
-from ctxcheck.engine.owner import VOID, Node, OwnerState
+from ctxcheck.engine.owner import OFF, VOID, Node, OwnerState
+from ctxcheck.engine.raw import get_ident
 from ctxcheck.locks.naming import classify
 from ctxcheck.locks.plain import check_name
 
@@ -107,16 +110,17 @@ class Tracked:
         """
         st = fastpath.current()
         node = self._pop(st, shared)
-        if node is not None and node is not VOID:
-            was_shared = bool(node.step.mode is not None and node.step.mode.shared)
-            slowpath.consult(slowpath.drop, self.lock_class, node, st)
-        else:
-            was_shared = bool(shared)
-            if node is None and st.engine is not None and st.cur is not VOID:
-                self._stray(st)
-        if was_shared and self._shared_methods[1] != "release":
-            return getattr(self._obj, self._shared_methods[1])(*args, **kwargs)
-        return self._obj.release(*args, **kwargs)
+        was_shared = bool(shared)
+        if node is None and st.engine is not None and st.cur is not VOID:
+            self._stray(st)
+        try:
+            if node is not None and node is not VOID:
+                was_shared = bool(node.step.mode is not None and node.step.mode.shared)
+                slowpath.consult(slowpath.drop, self.lock_class, node, st)
+        finally:
+            # given back whatever the checking says
+            result = getattr(self._obj, self._shared_methods[1] if was_shared else "release")(*args, **kwargs)
+        return result
 
     @property
     def step(self) -> Step:
@@ -129,8 +133,8 @@ class Tracked:
 
     def held_by(self, state: OwnerState) -> Node | None:
         """The node of this owner's innermost hold, if it has one."""
-        holds = self._holds.get(state.owner.serial)
-        return holds[-1] if holds else None
+        serial = self._mine(state)
+        return None if serial is None else self._holds[serial][-1]
 
     @property
     def node(self) -> Node | None:
@@ -176,21 +180,35 @@ class Tracked:
         if not reentered and mode.waits:
             node = self._step(st, mode)
         st.waiting = self if mode.waits else None
+        taken, result, holds = False, None, self._holds.setdefault(st.owner.serial, [])
         try:
-            result = method(*args, **kwargs)
-        finally:
+            # by a step of a loop: between the acquire and the store no signal handler can raise
+            for result in starmap(partial(method, **kwargs), (args,)):
+                taken = result is not False
+            if not result and result is not None:
+                taken = False
+            else:
+                if reentered:
+                    node = VOID
+                elif node is None:
+                    node = self._step(st, mode)
+                holds += (node,)
+                if node is not VOID:
+                    st.cur = node
             st.waiting = None
             st.engine.no_longer_blocked(st)
-        if not result and result is not None:
-            return result
-        if reentered:
-            self._push(st, VOID)
-            return result
-        if node is None:
-            node = self._step(st, mode)
-        self._push(st, node)
-        if node is not VOID:
-            st.cur = node
+        except BaseException:
+            st.waiting = None
+            if taken:
+                # the caller never hears that it has it
+                if node is not None and node in holds:
+                    self.release(shared=shared)
+                else:
+                    getattr(self._obj, self._shared_methods[1] if shared else "release")()
+            raise
+        finally:
+            if not holds:
+                self._holds.pop(st.owner.serial, None)
         return result
 
     def _mode(self, args: tuple[Any, ...], kwargs: dict[str, Any], *, shared: bool, scoped: bool) -> Mode:
@@ -211,11 +229,12 @@ class Tracked:
 
     def _check_own(self, st: OwnerState, mode: Mode) -> bool:
         """Whether the caller re-enters it, which adds nothing; what can never succeed is CTX002."""
-        holds = [n for n in self._holds.get(st.owner.serial, ()) if n is not VOID]
+        mine = self._holds.get(st.owner.serial, ())
+        if mine and self.lock_class.kind.reentrant:
+            return True
+        holds = [n for n in mine if n is not VOID]
         if not holds or not mode.waits:
             return False
-        if self.lock_class.kind.reentrant:
-            return True
         both_shared = mode.shared and all(n.step.mode is not None and n.step.mode.shared for n in holds)
         if both_shared:
             return mode.recursive
@@ -226,8 +245,21 @@ class Tracked:
     def _push(self, st: OwnerState, node: Node) -> None:
         self._holds.setdefault(st.owner.serial, []).append(node)
 
+    def _mine(self, st: OwnerState) -> int | None:
+        """Where the calling thread's holds are: its own, else those that it took while another session looked."""
+        if self._holds.get(st.owner.serial):
+            return st.owner.serial
+        ident = get_ident()
+        for serial, holds in list(self._holds.items()):
+            if holds and holds[-1] is not VOID and holds[-1].state.owner.ident == ident:
+                return serial
+        return None
+
     def _pop(self, st: OwnerState, shared: bool | None) -> Node | None:
-        holds = self._holds.get(st.owner.serial)
+        serial = self._mine(st)
+        # else it may be a hold that was taken while nobody looked, whoever took it
+        serial = OFF.owner.serial if serial is None else serial
+        holds = self._holds.get(serial)
         if not holds:
             return None
         index = len(holds) - 1
@@ -240,7 +272,7 @@ class Tracked:
             index = fitting[-1] if fitting else index
         node = holds.pop(index)
         if not holds:
-            self._holds.pop(st.owner.serial, None)
+            self._holds.pop(serial, None)
         return node
 
     def _stray(self, st: OwnerState) -> None:

@@ -26,31 +26,36 @@ _LIBRARY: Final = os.path.dirname(os.path.abspath(os.__file__)) + os.sep
 # --- sleep points -------------------------------------------------------------------------
 
 
-def sleeps(state: OwnerState, what: str, how: Any, permission: int, declared: Trace = EMPTY) -> None:
-    """Report that ``what`` may wait, unless this owner has the permission to (CTX101)."""
+def sleeps(
+    state: OwnerState, what: str, how: Any, permission: int, declared: Trace = EMPTY, why: str = ""
+) -> None:
+    """Report that ``what`` may wait, unless this owner has the permission to (CTX101); ``why`` is the mark's reason."""
     if state.drops:
         state.settle()
     if not state.cur.allows & permission:
-        slowpath.consult(_report_sleep, state, what, how, permission, declared, capture(1))
+        slowpath.consult(_report_sleep, state, what, how, permission, declared, capture(1), why)
 
 
-def _report_sleep(state: OwnerState, what: str, how: Any, permission: int, declared: Trace, trace: Trace) -> None:
-    state.engine.report_sleep(state, what, how, trace, declared=declared, permission=permission)
+def _report_sleep(
+    state: OwnerState, what: str, how: Any, permission: int, declared: Trace, trace: Trace, why: str = ""
+) -> None:
+    state.engine.report_sleep(state, what, how, trace, declared=declared, permission=permission, why=why)
 
 
 @final
 class _Declared:
     """The check of one function that is marked with ``might_sleep``."""
 
-    __slots__ = ("_declared", "_permission", "_what")
+    __slots__ = ("_declared", "_permission", "_what", "_why")
 
-    def __init__(self, target: Target) -> None:
+    def __init__(self, target: Target, why: str) -> None:
         self._what = target.qualname
         self._permission = target.permission
         self._declared = target.declared
+        self._why = why
 
     def __call__(self, state: OwnerState) -> None:
-        sleeps(state, self._what, "marked", self._permission, self._declared)
+        sleeps(state, self._what, "marked", self._permission, self._declared, self._why)
 
 
 @final
@@ -68,18 +73,18 @@ class Sleeps:
 
     def _plan(self, target: Target) -> Plan:
         check = [f"if not _ctx_st.cur.allows & {target.permission}:", "    _ctx_report(_ctx_st)"]
-        return Plan(check, _ctx_report=_Declared(target))
+        return Plan(check, _ctx_report=_Declared(target, self.reason or ""))
 
     def __enter__(self) -> None:
         if ENABLED:
-            _here(fastpath.current(), BLOCK)
+            _here(fastpath.current(), BLOCK, self.reason or "")
 
     def __exit__(self, *_: object) -> None:
         return None
 
     async def __aenter__(self) -> None:
         if ENABLED:
-            _here(fastpath.current(), AWAIT)
+            _here(fastpath.current(), AWAIT, self.reason or "")
 
     async def __aexit__(self, *_: object) -> None:
         return None
@@ -126,24 +131,24 @@ def might_sleep(what: Any = None, /) -> Any:
         if fastpath.active:
             st = fastpath.current()
             if not st.cur.allows & BLOCK:
-                _statement(st)
+                _statement(st, what)
         return Sleeps(what)
     return mark(what, "might_sleep", _SLEEPS._plan)
 
 
-def _statement(state: OwnerState) -> None:
+def _statement(state: OwnerState, why: str = "") -> None:
     """``might_sleep()`` was called where blocking isn't allowed: report it, if that call is the sleep point."""
     frame: Any = get_frame(1)
     while frame is not None and is_own(frame.f_code):
         frame = frame.f_back
     if ENABLED and frame is not None and slowpath.consult(used_as, frame) == "value":
-        _here(state, BLOCK)
+        _here(state, BLOCK, why)
 
 
-def _here(state: OwnerState, permission: int) -> None:
+def _here(state: OwnerState, permission: int, why: str) -> None:
     if not state.cur.allows & permission:
         trace = capture(1)
-        sleeps(state, trace.function(), "marked", permission)
+        sleeps(state, trace.function(), "marked", permission, why=why)
 
 
 # --- contexts around a block ----------------------------------------------------------------

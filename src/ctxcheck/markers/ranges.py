@@ -94,7 +94,7 @@ class _Marked:
         if token is None:
             return None
         if self._options.sleeps:
-            sleeps(state, self._what, "start", self.permission, self._target_declared)
+            sleeps(state, self._what, "start", self.permission, self._target_declared, self._options.why)
         return _Token(token.key, token.span, *_may_sleep(state, self.permission))
 
     def opened(self, token: _Token) -> None:
@@ -109,7 +109,7 @@ class _Marked:
     def sleep_at_end(self) -> None:
         """The end is a sleep point."""
         if self._options.sleeps:
-            sleeps(fastpath.current(), self._what, "end", self.permission, self._target_declared)
+            sleeps(fastpath.current(), self._what, "end", self.permission, self._target_declared, self._options.why)
 
     def closed(self, token: _Token, failed: bool) -> None:
         """The end has returned, or raised: then that is what the caller is to see."""
@@ -453,7 +453,7 @@ class RangeBlock:
         if state.cur is VOID:
             return
         if self._options.sleeps:
-            sleeps(state, self._what, "start", permission)
+            sleeps(state, self._what, "start", permission, why=self._options.why)
         _open(self._options, self._what, _Token(self._key, self._span, *_may_sleep(state, permission)))
 
     def _end(self, permission: int, *, failed: bool) -> None:
@@ -462,7 +462,7 @@ class RangeBlock:
         try:
             try:
                 if self._options.sleeps:
-                    sleeps(fastpath.current(), self._what, "end", permission)
+                    sleeps(fastpath.current(), self._what, "end", permission, why=self._options.why)
             finally:
                 _close(self._options, self._what, EMPTY, _Token(self._key, self._span, True, None))
         except ViolationError:

@@ -52,6 +52,8 @@ def write_sleep(draft: Draft, facts: SleepFacts) -> None:
     _began(draft, facts.because)
     _chain(draft, facts, owner)
     draft.stack("stack", finding.owner, finding.trace)
+    if facts.why:
+        draft.note(facts.why)
     if facts.how == "acquire":
         draft.note(f"{what} may have been free this time; the rule is about the time when it isn't")
     elif facts.how in _MARKERS:
