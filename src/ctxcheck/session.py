@@ -263,7 +263,7 @@ class Session:
         return violation
 
     def _known(self, finding: Finding) -> Violation | None:
-        """The violation that says all that this finding has to say, counted once more: composing takes a millisecond."""
+        """The violation that says all this finding has to say, counted once more: to compose one takes a while."""
         from ctxcheck.reports.compose import fingerprint
 
         known = self._found.get(fingerprint(finding))

@@ -28,14 +28,14 @@ _release_save: Final[Callable[[Any], tuple[int, int]]] = vars(RLockType)["_relea
 _acquire_restore: Final[Callable[[Any, Any], None]] = vars(RLockType)["_acquire_restore"]
 
 _MANY: Final = 1 << 62
-_turnstile: Final = itertools.repeat(True, _MANY)
+turnstile: Final = itertools.repeat((), _MANY)
 #: Always True, and counts how often it was asked: the cheapest counter there is.  Asked once an acquisition.
-count: Final = _turnstile.__next__
+count: Final = turnstile.__next__
 
 
 def acquisitions() -> int:
     """How many acquisitions were checked since the process began."""
-    return _MANY - _turnstile.__length_hint__()
+    return _MANY - turnstile.__length_hint__()
 
 
 #: Between the two looks at who waits for whom, in seconds.

@@ -54,7 +54,7 @@ class _PlainLock(BaseLock):
 
     def _at_fork_reinit(self) -> None:
         slowpath.forget(self)
-        self._raw._at_fork_reinit()
+        self._raw._at_fork_reinit()  # type: ignore[attr-defined]
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         raise TypeError("cannot pickle '_thread.lock' object")
@@ -174,6 +174,7 @@ class _RLockFactory(_Factory):
         return _new_rlock(CheckedRLock, args, kwargs, name, order_key, depth=4)
 
 
+@fastpath.own_code
 class SpinLock(BaseLock):
     """A lock whose holder may not sleep: no blocking, no awaiting, until it is released.
 

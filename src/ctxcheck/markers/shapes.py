@@ -272,7 +272,7 @@ def mark(function: F, marker: str, plan: Callable[[Target], Plan]) -> F:
 def _build(target: Target, plan: Plan) -> Callable[..., Any]:
     function = target.function
     body = _body_text(target, plan)
-    cells = {"_ctx_fn": function, "_ctx_fast": fastpath, **_TOOLS, **plan.cells, **target.cells}
+    cells = {"_ctx_fn": function, "_ctx_fast": fastpath, **plan.cells, **target.cells}
     cells = {name: value for name, value in cells.items() if name in body}
     checked: Any = _factory(_wrapper_text(target, body, list(cells)))(*cells.values())
     functools.update_wrapper(checked, function)
@@ -452,6 +452,9 @@ def _body_text(target: Target, plan: Plan) -> str:
     body = "".join(f"{line}\n" for line in target.saved)
     treatment = plan.treatment
     if treatment in ("start", "end"):
+        if target.kind == "function":
+            # off costs no more than the test; whoever is inside when checking starts isn't looked at
+            body += f"if {names['engine']} is None:\n    return _ctx_fn({names['call']})\n"
         body += "_ctx_token = None\n"
     if plan.checks:
         body += f"if {names['engine']} is not None:\n" + _indent(_READ.format(**names) + "\n".join(plan.checks), 1)
@@ -569,7 +572,7 @@ def first_step(body: Any) -> Any:
         sys.set_asyncgen_hooks(*hooks)
 
 
-#: What the text above uses; a wrapper gets those that it names.
+#: What the text above uses.  Globals of the wrappers, since a cell is copied at each call.
 _TOOLS: Final = {
     "_ctx_enter": enter,
     "_ctx_leave": leave,
@@ -578,6 +581,7 @@ _TOOLS: Final = {
     "_ctx_first": first_step,
     "_ctx_drive": types.coroutine(_factory(_DRIVE)(enter, resume, suspend)),
 }
+vars(fastpath).update(_TOOLS)
 
 
 def held(step: ContextStep, suspends: Callable[[OwnerState, Any], ViolationError | None] | None = None) -> Plan:
