@@ -113,6 +113,7 @@ class Session:
         self._found: dict[str, Violation] = {}
         self._printed: set[str] = set()
         self._where: Any = None
+        self._verdict: list[Finding] | None = None
         self._acquisitions = 0
         self._stopped = False
         self.engine = Validator(self._record, self._withdraw, owners=owners, deadlock_after=float(deadlock_after))
@@ -123,6 +124,7 @@ class Session:
     def start(self) -> None:
         """Become the session that events go to; an outer one is suspended until :meth:`stop`."""
         slowpath.on_fault.append(self._fault)
+        self.engine.begin()
         self._acquisitions = slowpath.acquisitions()
         self._where = fastpath.activate(self.engine)
         _sessions.append(self)
@@ -146,7 +148,9 @@ class Session:
             try:
                 # closed first: to leave the thread-local state behind looks like the end of every thread that has one
                 self.engine.close()
+                self._verdict = None if self.engine.broken else slowpath.consult(self.engine.verdict)
             finally:
+                self.engine.finish()
                 _sessions.remove(self)
                 slowpath.on_fault.remove(self._fault)
                 if active or self.engine.broken:
@@ -174,7 +178,9 @@ class Session:
         """
         found = dict(self._found)
         fresh: dict[str, Violation] = {}
-        verdict = None if self.engine.broken else slowpath.consult(self.engine.verdict)
+        verdict = self._verdict
+        if not (self.engine.broken or self._stopped):
+            verdict = slowpath.consult(self.engine.verdict)
         for finding in verdict or []:
             violation = self._compose(finding)
             if self._wanted(violation):

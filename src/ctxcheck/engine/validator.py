@@ -112,8 +112,21 @@ class Validator:
         self._left_held: dict[Node, Finding] = {}
         #: owners that wait for a lock of their own, and may be waiting for a hand-off
         self.provisional: dict[OwnerState, Finding] = {}
+        self._before: dict[LockClass, tuple[int, int]] = {}
+        self._outer: dict[LockClass, tuple[bool, bool]] = {}
+
+    def begin(self) -> None:
+        """Start with nothing known: classes outlive sessions, what was learned of them doesn't."""
         # instances that were there before: together with those made since, what may take part
         self._before = {c: (c.live(), c.created) for c in REGISTRY.all()}
+        self._outer = {c: (c.handed_over, c.nested) for c in self._before if c.handed_over or c.nested}
+        for lock_class in self._outer:
+            lock_class.handed_over = lock_class.nested = False
+
+    def finish(self) -> None:
+        """Give the session outside back what it had learned of classes; no verdict can be made after this."""
+        for lock_class in REGISTRY.all():
+            lock_class.handed_over, lock_class.nested = self._outer.get(lock_class, (False, False))
 
     # --- owners -----------------------------------------------------------------
 
