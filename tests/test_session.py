@@ -141,6 +141,23 @@ def test_mode_warn_warns_at_the_line() -> None:
     assert caught[0].filename.endswith("test_session.py")
 
 
+def test_what_only_the_verdict_shows_is_told_and_written_at_the_end() -> None:
+    written: list[Any] = []
+
+    class Sink:
+        def write(self, record: dict[str, Any]) -> None:
+            written.append(record)
+
+    pair = Pair()
+    session = Session(owners="observed", sink=Sink())
+    with session:
+        pair.forth()
+        pair.back()
+        assert [r["violation"]["grade"] for r in written] == ["unlikely"]
+        in_thread(pair.forth)
+    assert [r["violation"]["grade"] for r in written] == ["unlikely", "possible"]
+
+
 def test_a_callback_is_given_each_new_violation_and_may_take_checked_locks() -> None:
     pair = Pair()
     mine = ctxcheck.Lock(name="mine")

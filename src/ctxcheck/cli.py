@@ -244,8 +244,8 @@ class Run:
             # a forked child that fell off the end of the program: its findings are in its own file
             self.data.close()
             return program_status
-        violations = self.session.violations[: self.config.max_reports]
         everything = self.session.violations
+        violations = everything[: self.config.max_reports]
         counts = self._counts()
         failing = any(self.session.fails(v) for v in everything)
         complaints = self._strict(counts) if self.config.strict else []

@@ -149,6 +149,7 @@ class Session:
                 # closed first: to leave the thread-local state behind looks like the end of every thread that has one
                 self.engine.close()
                 self._verdict = None if self.engine.broken else slowpath.consult(self.engine.verdict)
+                self._settle()
             finally:
                 self.engine.finish()
                 _sessions.remove(self)
@@ -157,6 +158,16 @@ class Session:
                     top = _sessions[-1] if _sessions else None
                     usable = top is not None and not top.engine.broken
                     fastpath.activate(top.engine if top and usable else None, top._where if top else None)
+
+    def _settle(self) -> None:
+        """Write and tell what only the verdict over all orders has shown, or has made of what was told before."""
+        for violation in self.violations:
+            known = self._found.get(violation.fingerprint)
+            if known is None or known.grade != violation.grade:
+                self._found[violation.fingerprint] = violation
+                self._write({"type": "violation", "violation": violation.to_dict()})
+                if known is None:
+                    self._tell(violation)
 
     def __enter__(self) -> Self:
         self.start()
