@@ -581,7 +581,7 @@ _TOOLS: Final = {
     "_ctx_first": first_step,
     "_ctx_drive": types.coroutine(_factory(_DRIVE)(enter, resume, suspend)),
 }
-vars(fastpath).update(_TOOLS)
+fastpath.__dict__.update(_TOOLS)
 
 
 def held(step: ContextStep, suspends: Callable[[OwnerState, Any], ViolationError | None] | None = None) -> Plan:
