@@ -165,7 +165,15 @@ class BaseLock:
             st = begin()
         n = self.node
         if st.cur is not n:
-            return _slow_release(self, st)
+            try:
+                return _slow_release(self, st)
+            except RecursionError:
+                # there was stack left for the acquire, but not for this: calls of C code must do
+                if self.node is n is not None:
+                    self.node = None
+                    n.state.drops.append(n)
+                    self._raw.release()
+                raise
         self.node = None
         st.cur = n.parent
         self._raw.release()
@@ -196,7 +204,15 @@ class BaseLock:
             st = begin()
         n = self.node
         if st.cur is not n:
-            return _slow_release(self, st)
+            try:
+                return _slow_release(self, st)
+            except RecursionError:
+                # there was stack left for the acquire, but not for this: calls of C code must do
+                if self.node is n is not None:
+                    self.node = None
+                    n.state.drops.append(n)
+                    self._raw.release()
+                raise
         self.node = None
         st.cur = n.parent
         self._raw.release()

@@ -112,6 +112,10 @@ class Session:
         self._at_once = at_once
         self._found: dict[str, Violation] = {}
         self._printed: set[str] = set()
+        # imported now, not when something is found: that may be in a finalizer, or while the interpreter shuts down
+        from ctxcheck.reports.compose import compose, fingerprint, inline_allow
+
+        self._compose_finding, self._fingerprint, self._inline_allow = compose, fingerprint, inline_allow
         self._where: Any = None
         self._verdict: list[Finding] | None = None
         self._acquisitions = 0
@@ -281,9 +285,7 @@ class Session:
 
     def _known(self, finding: Finding) -> Violation | None:
         """The violation that says all this finding has to say, counted once more: to compose one takes a while."""
-        from ctxcheck.reports.compose import fingerprint
-
-        known = self._found.get(fingerprint(finding))
+        known = self._found.get(self._fingerprint(finding))
         if known is None or GRADES.index(known.grade) < GRADES.index(finding.grade):
             return None
         if known.allowed_by is not None and finding.allowed is None:
@@ -319,13 +321,11 @@ class Session:
 
     def _compose(self, finding: Finding) -> Violation:
         try:
-            from ctxcheck.reports.compose import compose, inline_allow
-
-            violation = compose(finding, stack_depth=self._stack_depth)
+            violation = self._compose_finding(finding, stack_depth=self._stack_depth)
         except Exception as error:  # a finding that can't be put into words is still a finding
             return _bare(finding, error)
         if violation.allowed_by is None:
-            reason = inline_allow(violation)
+            reason = self._inline_allow(violation)
             if reason is None:
                 for allowance in self.allowances:
                     if allowance.covers(violation):

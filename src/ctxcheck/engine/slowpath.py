@@ -292,7 +292,7 @@ def rerelease(lock: Any, state: OwnerState) -> None:
                 node.depth -= 1
                 if node.depth == 0:
                     lock.node = node.node
-            elif state.engine is not None and state.cur is not VOID:
+            elif state.engine is not None and state.cur is not VOID and node.node is not VOID:
                 consult(state.engine.foreign_release, state, lock.step.lock_class, node.node)
             raise
         node.depth -= 1
@@ -321,7 +321,8 @@ def _note_refused(lock: Any, state: OwnerState, node: Any) -> None:
     """Somebody releases what is not theirs; the raw lock refuses it in the interpreter's words."""
     lock_class = lock.step.lock_class
     if node is None or type(node) is Unused:
-        consult(state.engine.unbalanced_release, state, lock_class)
+        if not lock._is_owned():
+            consult(state.engine.unbalanced_release, state, lock_class)
     elif node is not VOID:
         consult(state.engine.foreign_release, state, lock_class, node)
 
