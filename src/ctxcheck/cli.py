@@ -168,18 +168,18 @@ class Run:
         from ctxcheck.session import Allowance, Session
 
         self.config: Config = resolved.config
-        self.parsed = parsed
-        self.program = program
-        self.command = command
-        self.cwd = os.getcwd()
+        self.parsed: argparse.Namespace = parsed
+        self.program: Program = program
+        self.command: list[str] = command
+        self.cwd: str = os.getcwd()
         self.printed: dict[str, str] = {}
-        self.reported = False
-        self.refused = ""
+        self.reported: bool = False
+        self.refused: str = ""
         self._pid = os.getpid()
         naming.factories.update(self.config.factories)
         naming.set_scope(self.config.include, self.config.exclude)
-        self.data = DataFile(self.config.data_dir, command)
-        self.session = Session(
+        self.data: DataFile = DataFile(self.config.data_dir, command)
+        self.session: Session = Session(
             mode=self.config.mode,
             owners=self.config.owners or "observed",
             deadlock_after=self.config.deadlock_after,

@@ -25,7 +25,7 @@ from types import FunctionType, TracebackType
 from typing import Any, Final, TypeVar
 
 from ctxcheck.engine import slowpath
-from ctxcheck.engine.classes import WITH, LockClass, Step
+from ctxcheck.engine.classes import WITH, LockClass, Step, Token
 from ctxcheck.engine.owner import OFF, OwnerState
 from ctxcheck.engine.raw import RLockType, allocate_lock, get_ident, local, uninterrupted
 from ctxcheck.engine.slowpath import turnstile
@@ -49,7 +49,7 @@ class _End:
     __slots__ = ("state",)
 
     def __init__(self, state: OwnerState) -> None:
-        self.state = state
+        self.state: OwnerState = state
 
     def __del__(self) -> None:
         engine = self.state.engine
@@ -125,8 +125,8 @@ class BaseLock:
     def _join(self, lock_class: LockClass, order_key: Any = None) -> None:
         self.node = None
         self.step = lock_class.step(WITH)
-        self.token = lock_class.token
-        self.order_key = order_key
+        self.token: Token = lock_class.token
+        self.order_key: Any = order_key
         lock_class.created += 1
 
     @property
@@ -255,8 +255,8 @@ class RLock(RLockType):  # type: ignore[misc, valid-type]  # pyright: ignore[rep
     def _join(self, lock_class: LockClass, order_key: Any = None) -> None:
         self.node = None
         self.step = lock_class.step(WITH)
-        self.token = lock_class.token
-        self.order_key = order_key
+        self.token: Token = lock_class.token
+        self.order_key: Any = order_key
         lock_class.created += 1
 
     def __del__(self, forget: Callable[[Any], None] = slowpath.forget) -> None:

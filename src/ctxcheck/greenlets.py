@@ -21,7 +21,7 @@ class Watch:
     """A finder that finds nothing, and sees the packages come."""
 
     def __init__(self, refuse: Callable[[str], NoReturn]) -> None:
-        self._refuse = refuse
+        self._refuse: Callable[[str], NoReturn] = refuse
 
     def install(self) -> None:
         """Watch the imports from now on; what is loaded already is looked at now."""

@@ -67,8 +67,8 @@ class Outcome:
     __slots__ = ("interrupted", "status")
 
     def __init__(self, status: int, *, interrupted: bool = False) -> None:
-        self.status = status
-        self.interrupted = interrupted
+        self.status: int = status
+        self.interrupted: bool = interrupted
 
     def __repr__(self) -> str:
         return f"Outcome(status={self.status}, interrupted={self.interrupted})"
@@ -82,10 +82,10 @@ class Program:
     """
 
     def __init__(self, target: str, args: Iterable[str] = (), *, module: bool = False) -> None:
-        self.target = target
-        self.args = [*args]
+        self.target: str = target
+        self.args: list[str] = [*args]
         self.kind: Literal["script", "folder", "module"] = "module" if module else "script"
-        self._path = ""
+        self._path: str = ""
         self._source: bytes | None = None
         # Whoever called us may still live in the interpreter's own __main__.
         self._previous_main: object = None
@@ -231,7 +231,7 @@ class before_os_exit:  # noqa: N801  # reads as a statement
     """
 
     def __init__(self, callback: Callable[[int], int]) -> None:
-        self._callback = callback
+        self._callback: Callable[[int], int] = callback
         self._real: Callable[[int], NoReturn] | None = None
         self._replacement: Callable[[int], NoReturn] | None = None
 

@@ -48,11 +48,11 @@ class Allowance:
     __slots__ = ("locks", "path", "reason", "rule", "used")
 
     def __init__(self, rule: str, locks: Iterable[str], reason: str, path: str | None = None) -> None:
-        self.rule = rule
-        self.path = path
-        self.locks = frozenset(locks)
-        self.reason = reason
-        self.used = 0
+        self.rule: str = rule
+        self.path: str | None = path
+        self.locks: frozenset[str] = frozenset(locks)
+        self.reason: str = reason
+        self.used: int = 0
 
     def covers(self, violation: Violation) -> bool:
         """Whether it is about this violation."""
@@ -102,14 +102,14 @@ class Session:
         _one_of("fail_on", fail_on, GRADES)
         if not isinstance(deadlock_after, (int, float)) or not deadlock_after > 0:
             raise ValueError(f"deadlock_after={deadlock_after!r} is not a number of seconds above 0")
-        self.mode = mode
+        self.mode: Mode | Callable[[Violation], object] = mode
         self.fail_on: Grade = fail_on
-        self.allowances = list(allow)
+        self.allowances: list[Allowance] = list(allow)
         self._select = tuple(_codes("select", select))
         self._ignore = tuple(_codes("ignore", ignore))
-        self._stack_depth = stack_depth
-        self._sink = sink
-        self._at_once = at_once
+        self._stack_depth: int = stack_depth
+        self._sink: Sink | None = sink
+        self._at_once: Callable[[Violation], object] | None = at_once
         self._found: dict[str, Violation] = {}
         self._printed: set[str] = set()
         # imported now, not when something is found: that may be in a finalizer, or while the interpreter shuts down
@@ -118,9 +118,10 @@ class Session:
         self._compose_finding, self._fingerprint, self._inline_allow = compose, fingerprint, inline_allow
         self._where: Any = None
         self._verdict: list[Finding] | None = None
-        self._acquisitions = 0
-        self._stopped = False
-        self.engine = Validator(self._record, self._withdraw, owners=owners, deadlock_after=float(deadlock_after))
+        self._acquisitions: int = 0
+        self._stopped: bool = False
+        after = float(deadlock_after)
+        self.engine: Validator = Validator(self._record, self._withdraw, owners=owners, deadlock_after=after)
         self.engine.insistent = mode == "raise"
 
     # --- running ---------------------------------------------------------------

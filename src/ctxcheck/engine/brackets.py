@@ -44,18 +44,18 @@ class Bracket:
     def __init__(
         self, name: str, key: Any, span: Span | None, state: OwnerState, opened: Moment, *, shared: bool, why: str
     ) -> None:
-        self.name = name
-        self.key = key
+        self.name: str = name
+        self.key: Any = key
         self.key_ref: weakref.ref[Any] | None = None
-        self.key_text = describe_key(key)
-        self.span = span
-        self.state = state
-        self.opened = opened
+        self.key_text: str = describe_key(key)
+        self.span: Span | None = span
+        self.state: OwnerState = state
+        self.opened: Moment = opened
         self.closed: Moment | None = None
-        self.shared = shared
-        self.sleepable = True
+        self.shared: bool = shared
+        self.sleepable: bool = True
         self.because: Entry | None = None
-        self.why = why
+        self.why: str = why
         self.node: Node | None = None
 
 

@@ -99,9 +99,9 @@ class Step:
     __slots__ = ("by_call", "lock_class", "mode", "takes")
 
     def __init__(self, lock_class: LockClass | None, mode: Mode | None, takes: int) -> None:
-        self.lock_class = lock_class
-        self.mode = mode
-        self.takes = takes
+        self.lock_class: LockClass | None = lock_class
+        self.mode: Mode | None = mode
+        self.takes: int = takes
         #: The same class taken by ``acquire()`` instead of ``with``; read by the hot path.
         self.by_call: Step = self
 
@@ -121,10 +121,10 @@ class ContextStep(Step):
 
     def __init__(self, kind: str, label: str, takes: int = 0, declared: Trace = EMPTY, detail: object = None) -> None:
         super().__init__(None, None, takes)
-        self.kind = kind
-        self.label = label
-        self.declared = declared
-        self.detail = detail
+        self.kind: str = kind
+        self.label: str = label
+        self.declared: Trace = declared
+        self.detail: object = detail
 
     def __repr__(self) -> str:
         return f"<ContextStep {self.kind} {self.label!r}>"
@@ -171,16 +171,16 @@ class LockClass:
     )  # fmt: skip
 
     def __init__(self, key: str, name: str, kind: Kind, made_at: Trace = EMPTY, *, unstable: bool = False) -> None:
-        self.key = key
-        self.name = name
-        self.kind = kind
-        self.made_at = made_at
-        self.unstable = unstable
-        self.created = 0
-        self.handed_over = False
-        self.nested = False
-        self.ordered = False
-        self.token = Token()
+        self.key: str = key
+        self.name: str = name
+        self.kind: Kind = kind
+        self.made_at: Trace = made_at
+        self.unstable: bool = unstable
+        self.created: int = 0
+        self.handed_over: bool = False
+        self.nested: bool = False
+        self.ordered: bool = False
+        self.token: Token = Token()
         self._steps: dict[Mode, Step] = {}
 
     def step(self, mode: Mode) -> Step:

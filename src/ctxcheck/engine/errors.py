@@ -22,7 +22,7 @@ class ViolationError(CtxcheckError, AssertionError):
 
     def __init__(self, violation: Violation) -> None:
         super().__init__(f"{violation.rule} {violation.message}")
-        self.violation = violation
+        self.violation: Violation = violation
 
     def __reduce__(self) -> tuple[type[ViolationError], tuple[Violation]]:
         # the default would call the class with the message

@@ -62,7 +62,7 @@ class Evidence:
 
     def __init__(self) -> None:
         self.witnesses: list[Witness] = []
-        self.count = 0
+        self.count: int = 0
 
     def add(self, new: Witness) -> bool:
         """Record a witness unless a stronger one of the same owner is there; returns whether it was news.
@@ -140,7 +140,7 @@ class OrderGraph:
         self._succ: dict[LockClass, set[LockClass]] = {}  # the acyclic part
         self._pred: dict[LockClass, set[LockClass]] = {}
         self._rank: dict[LockClass, int] = {}
-        self._refused = 0
+        self._refused: int = 0
 
     def add(self, source: LockClass, target: LockClass, witness: Witness) -> tuple[bool, bool]:
         """Record that ``target`` was asked for while ``source`` was held.

@@ -61,7 +61,7 @@ class Nesting:
     __slots__ = ("_engine", "_instances", "graphs")
 
     def __init__(self, engine: Validator) -> None:
-        self._engine = engine
+        self._engine: Validator = engine
         self.graphs: dict[LockClass, OrderGraph] = {}
         self._instances: weakref.WeakKeyDictionary[Any, _Instance] = weakref.WeakKeyDictionary()
 

@@ -44,11 +44,11 @@ class Node(dict["Step", "Node"]):
         self, parent: Node | None, step: Step, state: OwnerState, trace: Trace, *, stands_for: Node | None = None
     ) -> None:
         self.parent = self if parent is None else parent
-        self._stands_for = stands_for
-        self.step = step
+        self._stands_for: Node | None = stands_for
+        self.step: Step = step
         self.state = state
         self.allows = EVERYTHING if parent is None else parent.allows & ~step.takes
-        self.trace = trace
+        self.trace: Trace = trace
 
     def __missing__(self, step: Step) -> Node | None:
         return None
@@ -111,9 +111,9 @@ class Owner:
     __slots__ = ("ident", "kind", "name", "serial")
 
     def __init__(self, serial: int, ident: int, kind: str = "thread") -> None:
-        self.serial = serial
-        self.ident = ident
-        self.kind = kind
+        self.serial: int = serial
+        self.ident: int = ident
+        self.kind: str = kind
         self.name: str | None = None
 
     def learn_name(self) -> None:
@@ -147,15 +147,15 @@ class OwnerState:
     )  # fmt: skip
 
     def __init__(self, owner: Owner, engine: Any) -> None:
-        self.owner = owner
-        self.engine = engine
-        self.root = Node(None, ROOT_STEP, self, EMPTY)
+        self.owner: Owner = owner
+        self.engine: Any = engine
+        self.root: Node = Node(None, ROOT_STEP, self, EMPTY)
         self.cur: Node = self.root
         self.drops: deque[Node] = deque()
         self.instances: list[tuple[Node, Any]] = []
         self.waiting: Any = None
         self.brackets: list[Bracket] = []
-        self.ended = False
+        self.ended: bool = False
 
     def is_current(self) -> bool:
         """Whether the calling thread is this owner."""
@@ -192,7 +192,8 @@ class OwnerState:
         """Take the trie apart, so that it is freed at once, also where the collector is off; returns its size."""
         size = 0
         nodes: list[Node] = [self.root, self.cur]
-        self.cur = self.root = VOID
+        self.cur = VOID
+        self.root = VOID
         self.instances = []
         while nodes:
             node = nodes.pop()
@@ -239,8 +240,8 @@ class Reentry:
     __slots__ = ("depth", "node")
 
     def __init__(self, node: Node) -> None:
-        self.node = node
-        self.depth = 0
+        self.node: Node = node
+        self.depth: int = 0
 
     @property
     def state(self) -> OwnerState:
@@ -262,7 +263,7 @@ class Unused:
     state = None
 
     def __init__(self, settle: Callable[[Any], None]) -> None:
-        self.settle = settle
+        self.settle: Callable[[Any], None] = settle
 
     def settle_for(self, lock: Any) -> None:
         """Give ``lock`` its class, now that it is first taken, and clear its node."""

@@ -60,8 +60,8 @@ class Trace:
     __slots__ = ("codes", "lastis")
 
     def __init__(self, codes: tuple[CodeType, ...], lastis: tuple[int, ...]) -> None:
-        self.codes = codes
-        self.lastis = lastis
+        self.codes: tuple[CodeType, ...] = codes
+        self.lastis: tuple[int, ...] = lastis
 
     def places(self) -> list[Place]:
         """Resolve every entry, innermost first.  Costs tens of microseconds a frame: for reports only."""

@@ -84,30 +84,30 @@ class Validator:
         deadlock_after: float = 1.0,
         max_nodes: int = MAX_NODES,
     ) -> None:
-        self.on_finding = on_finding
-        self.on_withdrawal = withdraw
+        self.on_finding: Callable[[Finding], Violation] = on_finding
+        self.on_withdrawal: Callable[[Finding], None] = withdraw
         self.owners: Owners = owners
-        self.deadlock_after = deadlock_after
-        self.origin = ""
-        self.graph = OrderGraph()
-        self.book = BracketBook()
-        self.closed = False
-        self.broken = False
-        self.chains = 0
-        self.contexts = 0
-        self.dropped = 0
-        self.cut = 0
+        self.deadlock_after: float = deadlock_after
+        self.origin: str = ""
+        self.graph: OrderGraph = OrderGraph()
+        self.book: BracketBook = BracketBook()
+        self.closed: bool = False
+        self.broken: bool = False
+        self.chains: int = 0
+        self.contexts: int = 0
+        self.dropped: int = 0
+        self.cut: int = 0
         self.seen: set[LockClass] = set()
-        self._max_nodes = max_nodes
-        self._nodes = 0
+        self._max_nodes: int = max_nodes
+        self._nodes: int = 0
         #: raise again each time that an order is broken which is known to be (for mode "raise")
-        self.insistent = False
+        self.insistent: bool = False
         self._broken_orders: dict[Edge, Finding] = {}
         self._queue: deque[_OrderEvent | NestEvent] = deque()
         self._mutex = allocate_lock()
-        self._holder = 0
+        self._holder: int = 0
         self._states: dict[int, weakref.ref[OwnerState]] = {}
-        self.nesting = Nesting(self)
+        self.nesting: Nesting = Nesting(self)
         #: holds of owners that are gone, which a hand-off may still redeem
         self._left_held: dict[Node, Finding] = {}
         #: owners that wait for a lock of their own, and may be waiting for a hand-off

@@ -182,14 +182,14 @@ class _Search:
         is_single: Callable[[LockClass], bool],
         within: set[LockClass],
     ) -> None:
-        self._evidence = evidence
+        self._evidence: dict[Edge, Evidence] = evidence
         self._distinct = owners == "observed"
-        self._is_single = is_single
+        self._is_single: Callable[[LockClass], bool] = is_single
         self._single: dict[LockClass, bool] = {}
         self._ways: dict[tuple[Edge, bool], list[_Way]] = {}
         self._distances: dict[LockClass, dict[LockClass, int]] = {}
         self._together: dict[tuple[Edge, Edge], bool] = {}
-        self.cut = 0
+        self.cut: int = 0
         #: every edge; targets in key order
         self.edges: dict[LockClass, list[LockClass]] = {}
         for source, target in evidence:

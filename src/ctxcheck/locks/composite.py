@@ -82,7 +82,7 @@ class Event(_Look, _Event):
     def __init__(self, *, name: str | None = None) -> None:
         check_name("Event", name)
         self._cond = _raw_condition()
-        self._flag = False
+        self._flag: bool = False
 
     def wait(self, timeout: float | None = None) -> bool:
         """As ``threading.Event.wait``; a sleep, unless the timeout is zero."""
@@ -118,7 +118,7 @@ class Semaphore(_Look, _Semaphore):
         if value < 0:
             raise ValueError("semaphore initial value must be >= 0")
         self._cond = _raw_condition()
-        self._value = value
+        self._value: int = value
         self._record = None
         if value == 1:
             self._record = _Record(classify(SEMAPHORE, name)[0])
@@ -174,7 +174,7 @@ class BoundedSemaphore(Semaphore, _BoundedSemaphore):
 
     def __init__(self, value: int = 1, *, name: str | None = None) -> None:
         super().__init__(value, name=name)
-        self._initial_value = value
+        self._initial_value: int = value
 
     _raw_release = _BoundedSemaphore.release
 
@@ -185,7 +185,7 @@ class _Record:
     __slots__ = ("__weakref__", "lock_class", "node", "token")
 
     def __init__(self, lock_class: Any) -> None:
-        self.lock_class = lock_class
+        self.lock_class: Any = lock_class
         self.node: Any = None
         self.token = lock_class.token
         lock_class.created += 1

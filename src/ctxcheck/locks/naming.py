@@ -38,13 +38,13 @@ def set_scope(include: Iterable[str], exclude: Iterable[str]) -> None:
     _include, _exclude = tuple(include), tuple(exclude)
 
 
-def in_scope(*, depth: int = 2) -> bool:
-    """Whether a lock made ``depth`` frames up is to be checked."""
+def in_scope() -> bool:
+    """Whether a lock that is being made now is to be checked."""
     if not _include and not _exclude:
         return True
     import fnmatch
 
-    module = str(_maker(_frame(depth + 1))[0].f_globals.get("__name__"))
+    module = str(_maker(_frame(1))[0].f_globals.get("__name__"))
     if any(fnmatch.fnmatchcase(module, glob) for glob in _exclude):
         return False
     return not _include or any(fnmatch.fnmatchcase(module, glob) for glob in _include)
@@ -325,25 +325,27 @@ def _from_bytecode(code: CodeType, lasti: int) -> Target:
     """Without source: the name that the value is stored under right after the call, else the ordinal of the call."""
     import dis
 
-    ordinal, arrived, base = 0, False, ""
-    for instruction in dis.get_instructions(code):
-        name = instruction.opname
-        if name in ("CACHE", "EXTENDED_ARG"):
+    instructions = [i for i in dis.get_instructions(code) if i.opname not in ("CACHE", "EXTENDED_ARG")]
+    # 3.11 points at the end of a call's inline cache while the called function runs
+    index = sum(instruction.offset <= lasti for instruction in instructions) - 1
+    if index < 0 or not instructions[index].opname.startswith("CALL"):
+        return _NOWHERE  # a call from C code, of which this code knows nothing
+    ordinal = sum(instruction.opname.startswith("CALL") for instruction in instructions[: index + 1])
+    base, resume = "", 0
+    for instruction in instructions[index + 1 :]:
+        name, value = instruction.opname, instruction.argval
+        if instruction.offset < resume:
             continue
-        if arrived:
-            if name.startswith("LOAD_FAST") and isinstance(instruction.argval, str):
-                base = instruction.argval
-                continue
-            if name.startswith("STORE_"):
-                # 3.13 joins a store to the load behind it, and names both
-                stored = str(instruction.argval) if isinstance(instruction.argval, str) else str(instruction.argval[0])
-                return Target(stored, base if name == "STORE_ATTR" else "", 0)
+        if name == "JUMP_FORWARD":
+            resume = value  # the end of `x if y else z`
+        elif name.startswith("LOAD_FAST") and isinstance(value, str):
+            base = value
+        elif name.startswith("STORE_"):
+            # 3.13 joins a store to the load behind it, and names both
+            stored = str(value if isinstance(value, str) else value[0])
+            return Target(stored, base if name == "STORE_ATTR" else "", 0)
+        else:
             break
-        ordinal += name.startswith("CALL")
-        if instruction.offset == lasti:
-            if not name.startswith("CALL"):
-                return _NOWHERE  # a call from C code, of which this code knows nothing
-            arrived = True
     return Target("", "", ordinal)
 
 
@@ -359,7 +361,7 @@ class _Calls:
     """Collects the calls of a file that are assigned to something, and numbers those that aren't."""
 
     def __init__(self, found: dict[tuple[int, int, int, int], Target]) -> None:
-        self.found = found
+        self.found: dict[tuple[int, int, int, int], Target] = found
         self.returned: set[ast.expr | None] = set()
 
     def walk(self, tree: ast.AST) -> None:
@@ -381,6 +383,8 @@ class _Calls:
                 name, base = _name(node.targets[0])
             elif isinstance(node, (ast.AnnAssign, ast.NamedExpr)):
                 name, base = _name(node.target)
+            elif isinstance(node, ast.withitem):
+                name, base = _name(node.optional_vars) if node.optional_vars is not None else ("", "")
             elif isinstance(node, ast.Return):
                 name, base = "", ""
                 self.returned.add(node.value)

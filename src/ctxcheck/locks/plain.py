@@ -104,7 +104,7 @@ lock.__qualname__ = "lock"
 
 def _new_lock(name: str | None, order_key: Any, *, depth: int) -> Any:
     check_name("Lock", name)
-    if OFF_FOR_GOOD or (name is None and not in_scope(depth=depth)):
+    if OFF_FOR_GOOD or (name is None and not in_scope()):
         return allocate_lock()
     new = object.__new__(lock)
     set_up(new, LOCK, name, order_key, depth=depth)
@@ -135,7 +135,7 @@ def _new_rlock(
     cls: type[Any], args: Any, kwargs: dict[str, Any], name: str | None, order_key: Any, *, depth: int
 ) -> Any:
     check_name("RLock", name)
-    if OFF_FOR_GOOD or (name is None and cls is CheckedRLock and not in_scope(depth=depth)):
+    if OFF_FOR_GOOD or (name is None and cls is CheckedRLock and not in_scope()):
         return RLockType(*args, **kwargs)
     if (args or kwargs) and sys.version_info >= (3, 13):
         import warnings
@@ -152,7 +152,7 @@ class _Factory:
 
     def __init__(self, name: str, doc: str) -> None:
         self.__name__ = self.__qualname__ = name
-        self.__module__ = "threading"
+        self.__module__: str = "threading"
         self.__doc__ = doc
 
     def __repr__(self) -> str:

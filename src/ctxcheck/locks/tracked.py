@@ -30,6 +30,7 @@ from ctxcheck.engine.classes import (
     LockClass,
     Mode,
     Step,
+    Token,
 )
 from ctxcheck.engine.owner import OFF, VOID, Node, OwnerState
 from ctxcheck.engine.raw import get_ident
@@ -85,14 +86,14 @@ class Tracked:
     )  # fmt: skip
 
     def __init__(self, obj: Any, lock_class: LockClass, shared: Shared, pair: tuple[str, str]) -> None:
-        self._obj = obj
-        self._shared_methods = pair
+        self._obj: Any = obj
+        self._shared_methods: tuple[str, str] = pair
         self._shared_call: dict[str, Any] = {"shared": True} if shared in (True, "recursive") else {}
         self._modes = None if shared is False else _RECURSIVE if shared == "recursive" else _SHARED
         self._holds: dict[int, list[Node]] = {}
-        self.lock_class = lock_class
-        self.token = lock_class.token
-        self.order_key = None
+        self.lock_class: LockClass = lock_class
+        self.token: Token = lock_class.token
+        self.order_key: Any = None
         lock_class.created += 1
 
     def acquire(self, *args: Any, shared: bool = False, **kwargs: Any) -> Any:
@@ -295,7 +296,7 @@ class SharedHold:
     __slots__ = ("_tracked",)
 
     def __init__(self, tracked: Tracked) -> None:
-        self._tracked = tracked
+        self._tracked: Tracked = tracked
 
     def __enter__(self) -> Any:
         return self._tracked.acquire(shared=True)

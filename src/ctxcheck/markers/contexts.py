@@ -52,7 +52,7 @@ class _Declared:
         self._what = target.qualname
         self._permission = target.permission
         self._declared = target.declared
-        self._why = why
+        self._why: str = why
 
     def __call__(self, state: OwnerState) -> None:
         sleeps(state, self._what, "marked", self._permission, self._declared, self._why)
@@ -65,7 +65,7 @@ class Sleeps:
     __slots__ = ("reason",)
 
     def __init__(self, reason: str | None = None) -> None:
-        self.reason = reason
+        self.reason: str | None = reason
 
     def __call__(self, function: F, /) -> F:
         """Mark ``function``."""
@@ -246,7 +246,7 @@ class Atomic(Section):
 
     def __init__(self, label: str | None = None) -> None:
         super().__init__()
-        self.label = label
+        self.label: str | None = label
 
     def __call__(self, function: F, /) -> F:
         """Mark ``function``."""
@@ -305,8 +305,8 @@ class _Suspends:
     __slots__ = ("_declared", "_what")
 
     def __init__(self, what: str, declared: Trace) -> None:
-        self._what = what
-        self._declared = declared
+        self._what: str = what
+        self._declared: Trace = declared
 
     def __call__(self, state: OwnerState, body: Any) -> ViolationError | None:
         """Report; what the mode wants raised is returned, to be raised in the body where it waits."""
@@ -362,8 +362,8 @@ class Allow(Section):
 
     def __init__(self, codes: frozenset[str], reason: str) -> None:
         super().__init__()
-        self.codes = codes
-        self.reason = reason
+        self.codes: frozenset[str] = codes
+        self.reason: str = reason
 
     def __call__(self, function: F, /) -> F:
         """Mark ``function``."""

@@ -150,7 +150,7 @@ class _Needs:
     def __init__(self, target: Target, name: str, mode: Holding) -> None:
         self._what = target.qualname
         self._declared = target.declared
-        self._name = name
+        self._name: str = name
         self._mode: Holding = mode
 
     def __call__(self, state: OwnerState, lock: Any) -> None:
@@ -196,7 +196,7 @@ class RequiresLock:
     __slots__ = ("_locks", "_mode")
 
     def __init__(self, locks: tuple[Any, ...], mode: Holding) -> None:
-        self._locks = locks
+        self._locks: tuple[Any, ...] = locks
         self._mode: Holding = mode
 
     def __call__(self, function: F, /) -> F:
@@ -353,7 +353,7 @@ class _Takes:
 
     def __init__(self, target: Target, name: str, mode: Holding) -> None:
         self._what = target.qualname
-        self._name = name
+        self._name: str = name
         self._mode: Holding = mode
 
     def __call__(self, state: OwnerState, lock: Any) -> None:
@@ -369,7 +369,7 @@ class MightLock:
     __slots__ = ("_lock", "_mode")
 
     def __init__(self, lock: Any, mode: Holding) -> None:
-        self._lock = lock
+        self._lock: Any = lock
         self._mode: Holding = mode
 
     def __call__(self, function: F, /) -> F:

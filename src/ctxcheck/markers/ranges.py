@@ -73,11 +73,11 @@ class _Marked:
 
     def __init__(self, target: Target, options: _Options) -> None:
         self._name = options.name
-        self._options = options
+        self._options: _Options = options
         self._what = target.qualname
         self._target_declared = target.declared
         self.permission = target.permission
-        self.span_names = ""
+        self.span_names: str = ""
 
     def within(self, state: OwnerState, key: Any, where: Any) -> None:
         """A call that must be in an open bracket."""
@@ -253,11 +253,11 @@ class Range:
     __slots__ = ("_at", "_key", "_marker", "_options", "_span")
 
     def __init__(self, marker: str, options: _Options, key: Any, span: Any, at: Any = None) -> None:
-        self._marker = marker
-        self._options = options
-        self._key = key
-        self._span = span
-        self._at = at
+        self._marker: str = marker
+        self._options: _Options = options
+        self._key: Any = key
+        self._span: Any = span
+        self._at: Any = at
         if span is not None and at is not None:
             raise TypeError(f"{marker}({options.name!r}): at and span are given, and only one can be meant")
 
@@ -434,9 +434,9 @@ class RangeBlock:
     __slots__ = ("_key", "_options", "_span")
 
     def __init__(self, options: _Options, key: Any, span: Span | None) -> None:
-        self._options = options
-        self._key = key
-        self._span = span
+        self._options: _Options = options
+        self._key: Any = key
+        self._span: Span | None = span
 
     def start(self) -> None:
         """Open the bracket; a sleep point."""

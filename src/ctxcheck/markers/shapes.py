@@ -65,9 +65,9 @@ class Plan:
     __slots__ = ("cells", "checks", "treatment")
 
     def __init__(self, checks: list[str], treatment: Treatment = "none", **cells: Any) -> None:
-        self.checks = checks
+        self.checks: list[str] = checks
         self.treatment: Treatment = treatment
-        self.cells = cells
+        self.cells: dict[str, Any] = cells
 
 
 @final
@@ -84,23 +84,23 @@ class Target:
     )  # fmt: skip
 
     def __init__(self, function: Callable[..., Any], marker: str) -> None:
-        self.function = function
-        self.marker = marker
+        self.function: Callable[..., Any] = function
+        self.marker: str = marker
         self.kind: Kind = _kind(function)
         self.permission = BLOCK if self.kind in ("function", "generator") else AWAIT
         self.qualname: str = getattr(function, "__qualname__", None) or type(function).__qualname__
-        self.declared = declaration(function)
+        self.declared: Trace = declaration(function)
         self.cells: dict[str, Any] = {}
         #: whether the wrapper has the very parameters of the function
-        self.plain = isinstance(function, FunctionType)
+        self.plain: bool = isinstance(function, FunctionType)
         #: whether it takes ``*args`` or ``**kwargs``: what another decorator has made may hide parameters there
-        self.passes_on = False
+        self.passes_on: bool = False
         self.own: list[str] = []
         self.saved: list[str] = []
         self._local_names: dict[str, str] = {}
-        self.params = "*_ctx_args, **_ctx_kwargs"
-        self.call = "*_ctx_args, **_ctx_kwargs"
-        if self.plain:
+        self.params: str = "*_ctx_args, **_ctx_kwargs"
+        self.call: str = "*_ctx_args, **_ctx_kwargs"
+        if isinstance(function, FunctionType):
             self._read(function.__code__)
 
     def _read(self, code: CodeType) -> None:
@@ -203,9 +203,9 @@ class _Getter:
     __slots__ = ("_head", "_signature", "_tail")
 
     def __init__(self, signature: Any, head: str, tail: list[str]) -> None:
-        self._signature = signature
-        self._head = head
-        self._tail = tail
+        self._signature: Any = signature
+        self._head: str = head
+        self._tail: list[str] = tail
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         bound = self._signature.bind(*args, **kwargs)

@@ -106,7 +106,7 @@ class Paint:
     __slots__ = ("on",)
 
     def __init__(self, on: bool) -> None:
-        self.on = on
+        self.on: bool = on
 
     def __call__(self, style: str, text: str) -> str:
         """Return ``text`` in a style, if colour is on."""

@@ -40,19 +40,19 @@ class Draft:
     )  # fmt: skip
 
     def __init__(self, finding: Finding, sources: Sources, depth: int) -> None:
-        self.finding = finding
-        self.sources = sources
-        self._depth = depth
+        self.finding: Finding = finding
+        self.sources: Sources = sources
+        self._depth: int = depth
         self._names = display_names((*finding.classes, *_classes_in(finding.facts)))
         self._owners: dict[Owner, str] = {}
         rule = RULES.get(finding.rule)
-        self.message = rule.title if rule is not None else plain(finding.rule)
+        self.message: str = rule.title if rule is not None else plain(finding.rule)
         self.sites: list[Site] = []
         self.stacks: list[Stack] = []
         self.scenario: Scenario | None = None
         self.timeline: Timeline | None = None
         self.contexts: list[Context] = []
-        self.contexts_title = ""
+        self.contexts_title: str = ""
         self.held: list[str] = []
         self.notes: list[str] = []
         self.helps: list[str] = []

@@ -136,7 +136,7 @@ class _Object:
     __slots__ = ("_items", "_path")
 
     def __init__(self, data: object, path: str) -> None:
-        self._path = path
+        self._path: str = path
         if not isinstance(data, Mapping):
             raise _error(path, "an object", data)
         self._items = cast("Mapping[str, object]", data)

@@ -90,8 +90,8 @@ class _Notes:
 
     def __init__(self, margin: int, width: int, paint: Paint) -> None:
         self._margin = " " * margin
-        self._width = width
-        self._paint = paint
+        self._width: int = width
+        self._paint: Paint = paint
         self.rows: list[str] = []
 
     def add(self, word: str, text: str) -> None:
