@@ -78,7 +78,7 @@ def _is_module(name: str) -> bool:
 
 
 def room(module: str) -> str:
-    return module.split(".")[0]
+    return module.partition(".")[0]
 
 
 @pytest.mark.parametrize("module", [m for m in modules() if m != "__init__"])

@@ -294,7 +294,8 @@ def test_a_real_deadlock_is_printed_and_on_disk_although_the_program_never_ends(
     printed = "".join(lines)
     assert "CTX001" in printed
     assert "is happening" in printed or "deadlock" in printed
-    records = [json.loads(line) for file in (tmp_path / ".ctxcheck").glob("*.jsonl") for line in file.read_text().splitlines()]
+    (file,) = (tmp_path / ".ctxcheck").glob("*.jsonl")
+    records = [json.loads(line) for line in file.read_text().splitlines()]
     told = [r["violation"] for r in records if r.get("type") == "violation"]
     certain = [v for v in told if v["rule"] == "CTX001" and v["grade"] == "certain"]
     assert certain
@@ -702,9 +703,10 @@ def test_a_fault_inside_is_told_once_and_the_program_goes_on(
 ) -> None:
     a, b = ctxcheck.Lock(name="fault.A"), ctxcheck.RLock(name="fault.B")
     monkeypatch.setattr("ctxcheck.engine.graph.Evidence.add", lambda self, witness: {}["gone"])
+    here = os.path.dirname(os.path.dirname(__file__)) + os.sep
     with checking() as outer:
         with checking() as session:
-            monkeypatch.setattr("ctxcheck.engine.sites.PACKAGE_DIR", os.path.dirname(os.path.dirname(__file__)) + os.sep)
+            monkeypatch.setattr("ctxcheck.engine.sites.PACKAGE_DIR", here)  # the line above is taken for ours
             for _ in range(3):
                 with a, b, b:
                     pass

@@ -212,18 +212,18 @@ def test_states_and_locks_are_freed_by_reference_count_alone() -> None:
     gc.disable()
     try:
         with checking():
-            lock, rlock = ctxcheck.Lock(name="free"), ctxcheck.RLock(name="free.R")
+            locks = [ctxcheck.Lock(name="free"), ctxcheck.RLock(name="free.R"), ctxcheck.SpinLock(name="free.S")]
             states: list[weakref.ref[Any]] = []
 
             def work() -> None:
-                with lock, rlock, rlock:
+                with locks[0], locks[1], locks[1], locks[2]:
                     states.append(weakref.ref(fastpath.current()))
 
             in_thread(work)
             assert states[0]() is None
-            gone = weakref.ref(lock), weakref.ref(rlock)
-            del lock, rlock, work
-            assert [g() for g in gone] == [None, None]
+            gone = [weakref.ref(lock) for lock in locks]
+            locks.clear()
+            assert [g() for g in gone] == [None] * 3
     finally:
         gc.enable()
 

@@ -182,6 +182,8 @@ def _block(lock: LockRecord, state: OwnerState, node: Node) -> None:
 @uninterrupted
 def release(lock: LockRecord, state: OwnerState) -> None:
     """Release a lock that isn't the innermost thing that the caller holds, or isn't the caller's."""
+    # looked up first: where the stack is at its end, nothing has been done yet, and from here on calls of C code do
+    free = lock._release
     node = lock.node
     try:
         if type(node) is Unused:
@@ -194,15 +196,17 @@ def release(lock: LockRecord, state: OwnerState) -> None:
             consult(state.engine.foreign_release, state, lock_class, node)
         else:
             lock.node = None
-            consult(drop, lock_class, node, state)
+            if not consult(drop, lock_class, node, state) and node is not VOID:
+                node.state.drops.append(node)  # it couldn't be taken off now
     except BaseException:
         if node is not None and lock.node is None:
-            lock._release()
-            _drop_later(node)
+            free()
+            if node is not VOID:
+                node.state.drops.append(node)
         raise
     if node is not None and lock.node is not None:
         raise RuntimeError("cannot release un-acquired lock")
-    lock._release()
+    free()
 
 
 def _drop_later(node: Any) -> None:
@@ -232,15 +236,15 @@ def forget(lock: Any) -> None:
     _drop_later(node)
 
 
-def drop(lock_class: Any, node: Node, state: OwnerState) -> None:
-    """Take a released hold off its holder's chain."""
+def drop(lock_class: Any, node: Node, state: OwnerState) -> bool:
+    """Take a released hold off its holder's chain, now or in its next slow path; always true."""
     if node is VOID:
-        return
+        return True
     holder = node.state
     if holder is state:
         if state.cur is VOID:
             holder.drops.append(node)
-            return
+            return True
         if state.brackets:
             try:
                 ranges.released_inside(state.engine, state, node, capture(2))
@@ -256,6 +260,7 @@ def drop(lock_class: Any, node: Node, state: OwnerState) -> None:
         state.engine.foreign_release(state, lock_class, node)
     else:
         holder.drops.append(node)
+    return True
 
 
 # --- re-entrant locks -----------------------------------------------------------------
