@@ -52,11 +52,14 @@ class _End:
         self.state: OwnerState = state
 
     def __del__(self) -> None:
-        engine = self.state.engine
+        state = getattr(self, "state", None)
+        if state is None:
+            return  # a signal handler raised before it was made
+        engine = state.engine
         # in a forked child the other threads' states die too, in the one thread that is left
-        own = self.state.owner.ident == get_ident()
-        if own and not (engine.closed or engine.broken or self.state.ended):
-            slowpath.consult(engine.end_owner, self.state)
+        own = state.owner.ident == get_ident()
+        if own and not (engine.closed or engine.broken or state.ended):
+            slowpath.consult(engine.end_owner, state)
 
 
 _OFF_LOCAL: Final[Any] = _OffLocal()
@@ -139,8 +142,8 @@ class BaseLock:
         return self._raw.acquire
 
     def __del__(self, forget: Callable[[Any], None] = slowpath.forget) -> None:
-        # a lock that goes while it is held must not stay on its holder's chain
-        if self.node is not None:
+        # a lock that goes while it is held must not stay on its holder's chain; one that was never finished has no node
+        if getattr(self, "node", None) is not None:
             forget(self)
 
     def __enter__(self) -> bool:
@@ -157,7 +160,10 @@ class BaseLock:
 
     @uninterrupted
     def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
+        self,
+        kind: type[BaseException] | None = None,
+        value: BaseException | None = None,
+        traceback: TracebackType | None = None,
     ) -> None:
         try:
             st = _local.st
@@ -260,7 +266,7 @@ class RLock(RLockType):  # type: ignore[misc, valid-type]  # pyright: ignore[rep
         lock_class.created += 1
 
     def __del__(self, forget: Callable[[Any], None] = slowpath.forget) -> None:
-        if self.node is not None:
+        if getattr(self, "node", None) is not None:
             forget(self)
 
     def __enter__(self) -> bool:
@@ -278,7 +284,10 @@ class RLock(RLockType):  # type: ignore[misc, valid-type]  # pyright: ignore[rep
 
     @uninterrupted
     def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
+        self,
+        kind: type[BaseException] | None = None,
+        value: BaseException | None = None,
+        traceback: TracebackType | None = None,
     ) -> None:
         try:
             st = _local.st

@@ -260,7 +260,7 @@ class Unused:
 
     __slots__ = ("settle",)
 
-    state = None
+    state: Any = None
 
     def __init__(self, settle: Callable[[Any], None]) -> None:
         self.settle: Callable[[Any], None] = settle

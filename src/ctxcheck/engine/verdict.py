@@ -14,20 +14,24 @@ witnesses can't be there at once, and the work is bounded by steps; what was cut
 
 from __future__ import annotations
 
+import functools
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Final, Literal, final
 
 from ctxcheck.engine.classes import LockClass
 from ctxcheck.engine.graph import Edge, Evidence, Witness
+from ctxcheck.engine.owner import Owner
 from ctxcheck.engine.rules import Grade
 
 Owners = Literal["assumed", "observed"]
 _Reason = Literal["", "guarded", "one owner", "timed", "handed over", "readers"]
 
-#: Steps of the search for one edge's best cycle, and of the choice of witnesses for one cycle.
+#: Steps of the search for one edge's best cycle, of a whole verdict (a few microseconds each), and of the choice of
+#: witnesses for one cycle.
 MAX_SEARCH_STEPS: Final = 20_000
+MAX_WORK: Final = 400_000
 MAX_CHOICES: Final = 4_096
 
 
@@ -65,21 +69,26 @@ def judge(
     once; "observed" goes by the owners that were seen.  ``is_single`` says whether a class had one
     instance only, so that holding it really keeps others out.
 
-    Each edge that lies on a cycle is covered by its best-graded, then shortest, then smallest cycle; one
-    finding a cycle.
+    Each edge that lies on a possible cycle is covered by its shortest, then smallest one.  What is unlikely is told of
+    the edges that are left, unless its cycle goes through an edge that another one has told of already: an order
+    that is wrong closes a cycle with each pair of those that it goes against.
     """
     verdict = Verdict()
     search = _Search(evidence, owners, is_single, within)
     edges = [(source, target) for source in sorted(search.edges, key=_key) for target in search.edges[source]]
     covered: set[Edge] = set()
     # what is possible first: that an edge is part of an unlikely cycle says nothing against its other ones
-    for find in (search.possible, search.shortest):
+    for find in (search.of_two, search.of_three, search.longer):
         for edge in edges:
-            if edge not in covered:
-                classes = find(*edge)
-                if classes is not None:
-                    verdict.cycles.append(search.grade(classes))
-                    covered.update(_edges_of(classes))
+            if edge not in covered and (classes := find(*edge)) is not None:
+                verdict.cycles.append(search.grade(classes))
+                covered.update(_edges_of(classes))
+    for edge in edges:
+        if edge not in covered and (classes := search.shortest(*edge)) is not None:
+            cycle = _edges_of(classes)
+            if covered.isdisjoint(cycle):
+                verdict.cycles.append(search.grade(classes))
+                covered.update(cycle)
     verdict.cut = search.cut
     return verdict
 
@@ -97,7 +106,7 @@ def best_cycle(
     Arguments as for :func:`judge`.  What a new edge is told by at once: :func:`judge` may cover the edge by another of
     its cycles in the end.
     """
-    return _Search(evidence, owners, is_single, within).best(*edge)
+    return _Search(evidence, owners, is_single, within, work=MAX_WORK // 10).best(*edge)
 
 
 def components(evidence: dict[Edge, Evidence]) -> set[LockClass]:
@@ -164,16 +173,24 @@ def _edges_of(classes: tuple[LockClass, ...]) -> list[Edge]:
 _Way = tuple[Witness, frozenset[LockClass]]
 
 
+#: What all witnesses have in common: guards, and the owner if it is only one.
+_Core = tuple[frozenset[LockClass], Owner | None] | None
+
+
 @final
 class _Search:
     """The search for cycles in one body of evidence, and what stays the same while its edges are walked.
 
     A cycle is *possible* only if its edges' witnesses fit together, and then so do those of each of its
-    paths: a path is given up as soon as no choice of witnesses fits.  What holds a lock under one guard
-    throughout, or runs in a single owner, is thus refused after two edges, however many cycles there are.
+    paths: a path is given up as soon as no choice of witnesses fits.  An edge all of whose witnesses share a guard,
+    or their one owner, with all witnesses of all edges that could come next to it is given up at once, however many
+    cycles there are.
     """
 
-    __slots__ = ("_distances", "_distinct", "_evidence", "_is_single", "_single", "_together", "_ways", "cut", "edges")
+    __slots__ = (
+        "_beside", "_cores", "_distances", "_distinct", "_evidence", "_is_single", "_single", "_sources", "_together",
+        "_ways", "_work", "cut", "edges",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -181,7 +198,9 @@ class _Search:
         owners: Owners,
         is_single: Callable[[LockClass], bool],
         within: set[LockClass],
+        work: int = MAX_WORK,
     ) -> None:
+        self._work: int = work
         self._evidence: dict[Edge, Evidence] = evidence
         self._distinct = owners == "observed"
         self._is_single: Callable[[LockClass], bool] = is_single
@@ -189,19 +208,26 @@ class _Search:
         self._ways: dict[tuple[Edge, bool], list[_Way]] = {}
         self._distances: dict[LockClass, dict[LockClass, int]] = {}
         self._together: dict[tuple[Edge, Edge], bool] = {}
+        self._cores: dict[Edge, _Core] = {}
+        self._beside: dict[tuple[LockClass, bool], _Core] = {}
         self.cut: int = 0
         #: every edge; targets in key order
         self.edges: dict[LockClass, list[LockClass]] = {}
+        self._sources: dict[LockClass, list[LockClass]] = {}
         for source, target in evidence:
             if source in within and target in within:
                 self.edges.setdefault(source, []).append(target)
+                self._sources.setdefault(target, []).append(source)
         for targets in self.edges.values():
             targets.sort(key=_key)
 
     def best(self, source: LockClass, target: LockClass) -> Cycle | None:
         """The best cycle through one edge: shortest first, so the first *possible* one settles it."""
-        found = self.possible(source, target) or self.shortest(source, target)
-        return None if found is None else self.grade(found)
+        for find in (self.of_two, self.of_three, self.longer, self.shortest):
+            found = find(source, target)
+            if found is not None:
+                return self.grade(found)
+        return None
 
     def ways(self, edge: Edge, *, timed: bool) -> list[_Way]:
         """The witnesses of an edge, best first, without those that another makes needless; ``timed`` ones if wanted."""
@@ -249,13 +275,35 @@ class _Search:
             path.append(next(node for node in self.edges[path[-1]] if distance.get(node) == left - 1))
         return tuple(path)
 
-    def possible(self, source: LockClass, target: LockClass) -> tuple[LockClass, ...] | None:
-        """The shortest, then smallest cycle through an edge whose witnesses fit together; gives up after a while."""
-        first = self._extend([], [source, target], closed=False)
-        if target not in self._distance(source) or first is None:
+    def of_two(self, source: LockClass, target: LockClass) -> tuple[LockClass, ...] | None:
+        """The cycle of an edge and its opposite, if it is possible."""
+        if source not in self.edges.get(target, ()) or self._hopeless(source, target):
             return None
-        if source in self.edges[target] and self._extend(first, [source, target, source], closed=True) is not None:
-            return (source, target)
+        first = self._extend([], [source, target], closed=False)
+        closes = first is not None and self._extend(first, [source, target, source], closed=True) is not None
+        return (source, target) if closes else None
+
+    def of_three(self, source: LockClass, target: LockClass) -> tuple[LockClass, ...] | None:
+        """The smallest possible cycle of three edges through this one."""
+        if self._hopeless(source, target):
+            return None
+        first = self._extend([], [source, target], closed=False)
+        before = set(self._sources.get(source, ()))
+        for node in self.edges.get(target, ()) if first is not None else ():
+            if node in before and node is not source and self._worth():
+                second = self._extend(first or [], [source, target, node], closed=False)
+                if second and self._extend(second, [source, target, node, source], closed=True) is not None:
+                    return (source, target, node)
+        return None
+
+    def longer(self, source: LockClass, target: LockClass) -> tuple[LockClass, ...] | None:
+        """The shortest, then smallest possible cycle of four edges or more; gives up after a while."""
+        first = self._extend([], [source, target], closed=False)
+        if target not in self._distance(source) or first is None or self._hopeless(source, target):
+            return None
+        if self._work <= 0:
+            self.cut += 1
+            return None
         # what can't be together with the edge itself is out of the question from the beginning
         edges = {
             node: [other for other in targets if self._can_join((source, target), (node, other))]
@@ -265,7 +313,7 @@ class _Search:
         if target not in distance:
             return None
         steps = 0
-        for length in range(distance[target] + 1, len(edges) + 1):
+        for length in range(max(4, distance[target] + 1), len(edges) + 1):
             path = [source, target]
             inside = {source, target}
             choices = [first]
@@ -280,7 +328,7 @@ class _Search:
                         longer = longer or node is not source
                         continue
                     steps += 1
-                    if steps > MAX_SEARCH_STEPS:
+                    if steps > MAX_SEARCH_STEPS or not self._worth():
                         self.cut += 1
                         return None
                     choice = self._extend(choices[-1], [*path, node], closed=node is source)
@@ -300,6 +348,37 @@ class _Search:
             if not longer:
                 return None  # each path was given up for its witnesses, and so would longer ones be
         return None
+
+    def _worth(self) -> bool:
+        """Whether to take one step more."""
+        self._work -= 1
+        return self._work > 0
+
+    def _hopeless(self, source: LockClass, target: LockClass) -> bool:
+        """Whether nothing that could come before or after this edge in a cycle can be there together with it."""
+        mine = self._core((source, target))
+        return any(_clash(mine, self._core_beside(node, out)) for node, out in ((target, True), (source, False)))
+
+    def _core(self, edge: Edge) -> _Core:
+        """What all witnesses of an edge have in common; ``None`` if it has none that blocks."""
+        if edge not in self._cores:
+            ways = [] if edge[0].handed_over or edge[1].handed_over else self.ways(edge, timed=False)
+            self._cores[edge] = (_in_all(guards for _, guards in ways), self._sole_owner(ways)) if ways else None
+        return self._cores[edge]
+
+    def _core_beside(self, node: LockClass, out: bool) -> _Core:
+        """What all edges out of a class, or into it, have in common."""
+        if (node, out) not in self._beside:
+            edges = [(node, n) for n in self.edges.get(node, ())] if out else [(n, node) for n in self._sources[node]]
+            cores = [core for edge in edges if (core := self._core(edge)) is not None]
+            owners = {core[1] for core in cores}
+            sole = owners.pop() if len(owners) == 1 else None
+            self._beside[node, out] = (_in_all(core[0] for core in cores), sole) if cores else None
+        return self._beside[node, out]
+
+    def _sole_owner(self, ways: list[_Way]) -> Owner | None:
+        owners = {witness.owner for witness, _ in ways}
+        return owners.pop() if self._distinct and len(owners) == 1 else None
 
     # --- witnesses ----------------------------------------------------------------
 
@@ -346,6 +425,7 @@ class _Search:
         """Whether some witnesses of two edges of one cycle can be there at once."""
         known = self._together.get((one, other))
         if known is None:
+            self._work -= 1
             known = self._together[one, other] = not (other[0].handed_over or other[1].handed_over) and any(
                 _fits(way, [first], closed=False, distinct=self._distinct, guarded=True, adjacent=False)
                 for first in self.ways(one, timed=False)
@@ -381,6 +461,17 @@ class _Search:
                 if chosen:
                     chosen.pop()
         return None
+
+
+def _in_all(sets: Iterable[frozenset[LockClass]]) -> frozenset[LockClass]:
+    return functools.reduce(frozenset[LockClass].intersection, sets)
+
+
+def _clash(one: _Core, other: _Core) -> bool:
+    """Whether no two witnesses can be there at once."""
+    if one is None or other is None:
+        return True
+    return (one[1] is not None and one[1] is other[1]) or not one[0].isdisjoint(other[0])
 
 
 def _distances(edges: dict[LockClass, list[LockClass]], goal: LockClass) -> dict[LockClass, int]:

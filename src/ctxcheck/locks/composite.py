@@ -19,6 +19,7 @@ from ctxcheck.locks.naming import classify
 from ctxcheck.locks.plain import CheckedRLock, check_name, set_up
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from threading import Barrier as _Barrier
     from threading import BoundedSemaphore as _BoundedSemaphore
     from threading import Condition as _Condition
@@ -189,3 +190,8 @@ class _Record:
         self.node: Any = None
         self.token = lock_class.token
         lock_class.created += 1
+
+    def __del__(self, forget: Callable[[Any], None] = slowpath.forget) -> None:
+        # one that goes while it is held must not stay on its holder's chain
+        if getattr(self, "node", None) is not None:
+            forget(self)

@@ -96,6 +96,17 @@ class Tracked:
         self.order_key: Any = None
         lock_class.created += 1
 
+    def __del__(self) -> None:
+        # what goes while it is held must not stay on its holders' chains
+        try:
+            everyone = object.__getattribute__(self, "_holds")
+        except AttributeError:
+            return  # it was never finished
+        for holds in list(everyone.values()):
+            for node in holds:
+                if node is not VOID and not node.state.ended:
+                    node.state.drops.append(node)
+
     def acquire(self, *args: Any, shared: bool = False, **kwargs: Any) -> Any:
         """Acquire the object, with its own arguments; ``shared=True`` for a shared hold.
 

@@ -1,0 +1,156 @@
+"""Checked locks in place of ``threading``'s, and out again exactly."""
+
+from __future__ import annotations
+
+import _thread
+import subprocess
+import sys
+import textwrap
+import threading
+import types
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import pytest
+
+import ctxcheck
+from ctxcheck.engine.raw import ORIGINALS
+from ctxcheck.locks import install as module
+
+NAMES = ["Lock", "RLock", "Condition", "Semaphore", "BoundedSemaphore", "Event", "Barrier"]
+
+
+@pytest.fixture(autouse=True)
+def taken_out() -> Iterator[None]:
+    before = {name: getattr(threading, name) for name in dir(threading)}
+    yield
+    ctxcheck.uninstall()
+    assert {name: getattr(threading, name) for name in dir(threading)} == before
+
+
+def test_every_name_is_ours_and_then_the_very_same_again() -> None:
+    before = dict(vars(threading))
+    ctxcheck.install()
+    assert module.installed()
+    for name in NAMES:
+        assert getattr(threading, name) is getattr(ctxcheck, name)
+    ctxcheck.uninstall()
+    assert not module.installed()
+    assert all(vars(threading)[name] is value for name, value in before.items())
+    assert vars(threading).keys() == before.keys()
+
+
+def test_twice_is_once() -> None:
+    ctxcheck.install()
+    ctxcheck.install()
+    ctxcheck.uninstall()
+    assert threading.Lock is ORIGINALS["Lock"]
+    ctxcheck.uninstall()
+    assert threading.Lock is ORIGINALS["Lock"]
+
+
+def test_what_was_there_before_comes_back_also_where_it_isnt_the_interpreters() -> None:
+    theirs = type("Theirs", (), {})
+    with mock.patch("threading.Event", theirs):
+        ctxcheck.install()
+        assert threading.Event is ctxcheck.Event
+        ctxcheck.uninstall()
+        assert threading.Event is theirs
+
+
+def test_a_name_that_somebody_replaced_since_is_left_to_them() -> None:
+    ctxcheck.install()
+    with mock.patch("threading.Event") as patched:
+        assert threading.Event is patched
+        ctxcheck.uninstall()
+        assert threading.Event is patched
+        assert threading.Lock is ORIGINALS["Lock"]
+    # mock puts back what it had found, which was ours
+    threading.Event = ORIGINALS["Event"]  # type: ignore[misc]
+
+
+def test_what_the_interpreter_keeps_to_itself_stays_raw() -> None:
+    ctxcheck.install()
+    assert threading._allocate_lock is _thread.allocate_lock  # type: ignore[attr-defined]
+    assert _thread.allocate_lock is ORIGINALS["Lock"] or _thread.allocate_lock() is not None
+    assert type(_thread.allocate_lock()) is _thread.LockType
+    thread = threading.Thread(target=lambda: None)
+    thread.start()
+    thread.join()
+    assert not thread.is_alive()
+
+
+def test_modules_that_make_locks_get_ours_and_those_that_captured_the_name_dont() -> None:
+    import queue
+
+    captured = threading.Lock
+    ctxcheck.install()
+    assert hasattr(queue.Queue().mutex, "step")
+    assert type(captured()) is _thread.LockType
+
+
+def test_uninstalled_locks_go_on_working() -> None:
+    ctxcheck.install()
+    lock, condition = threading.Lock(), threading.Condition()
+    ctxcheck.uninstall()
+    with lock, condition:
+        condition.notify()
+    with ctxcheck.checking() as session:
+        with lock, condition:
+            pass
+        with condition, lock:
+            pass
+    assert [v.rule for v in session.violations] == ["CTX001"]
+
+
+def test_locks_that_nobody_checks_are_counted_by_module() -> None:
+    made: Any = types.ModuleType("made_before")
+    made.one, made.two, made.no = _thread.allocate_lock(), _thread.RLock(), 3
+
+    class Holder:
+        lock = _thread.allocate_lock()
+
+    Holder.__module__ = "made_before"
+    made.Holder = Holder
+    made.ours = ctxcheck.Lock()
+    hostile = mock.MagicMock(name="hostile", spec=[])
+    with mock.patch.dict(sys.modules, {"made_before": made, "hostile_module": hostile, "none_module": None}):  # type: ignore[dict-item]
+        assert module.unchecked_locks()["made_before"] == 3
+    assert not any(name.startswith("ctxcheck") for name in module.unchecked_locks())
+
+
+def test_importing_everything_threaded_under_our_locks() -> None:
+    code = textwrap.dedent("""
+        import ctxcheck
+        ctxcheck.install()
+        with ctxcheck.checking() as session:
+            import asyncio, concurrent.futures, logging, multiprocessing, queue, subprocess, sched, socketserver, tempfile
+            import concurrent.futures.thread, concurrent.futures.process, logging.handlers, multiprocessing.pool
+            logging.basicConfig(stream=open(__import__("os").devnull, "w"))
+            logging.getLogger("x").warning("hello")
+            async def main():
+                assert await asyncio.to_thread(lambda: 7) == 7
+                await asyncio.get_running_loop().run_in_executor(None, int)
+            asyncio.run(main())
+            import os
+            if hasattr(os, "fork"):
+                pid = os.fork()  # runs the handlers that these modules registered with our locks' methods
+                if pid == 0:
+                    logging.getLogger("x").warning("child")
+                    os._exit(0)
+                assert os.waitpid(pid, 0)[1] == 0
+        assert [v for v in session.violations if v.grade != "unlikely"] == [], session.violations
+        ctxcheck.uninstall()
+        import threading, _thread
+        assert threading.Lock() is not None and type(threading.Lock()) is _thread.LockType
+        print("fine")
+    """)
+    source = str(Path(ctxcheck.__file__).resolve().parent.parent)
+    result = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code], env={"PYTHONPATH": source}, capture_output=True, text=True,
+        check=False, timeout=120,
+    )  # fmt: skip
+    assert (result.returncode, result.stdout) == (0, "fine\n"), result.stderr
+    assert result.stderr == ""
