@@ -126,7 +126,8 @@ def test_importing_everything_threaded_under_our_locks() -> None:
         import ctxcheck
         ctxcheck.install()
         with ctxcheck.checking() as session:
-            import asyncio, concurrent.futures, logging, multiprocessing, queue, subprocess, sched, socketserver, tempfile
+            import asyncio, concurrent.futures, logging, multiprocessing, queue, subprocess, sched
+            import socketserver, tempfile
             import concurrent.futures.thread, concurrent.futures.process, logging.handlers, multiprocessing.pool
             logging.basicConfig(stream=open(__import__("os").devnull, "w"))
             logging.getLogger("x").warning("hello")
