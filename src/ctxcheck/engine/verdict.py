@@ -69,26 +69,19 @@ def judge(
     once; "observed" goes by the owners that were seen.  ``is_single`` says whether a class had one
     instance only, so that holding it really keeps others out.
 
-    Each edge that lies on a possible cycle is covered by its shortest, then smallest one.  What is unlikely is told of
-    the edges that are left, unless its cycle goes through an edge that another one has told of already: an order
-    that is wrong closes a cycle with each pair of those that it goes against.
+    Each edge that lies on a cycle is covered by its best-graded, then shortest, then smallest cycle, those of two edges
+    for all edges first, so that a bound on the work can't cut them; one finding a cycle.
     """
     verdict = Verdict()
     search = _Search(evidence, owners, is_single, within)
     edges = [(source, target) for source in sorted(search.edges, key=_key) for target in search.edges[source]]
     covered: set[Edge] = set()
     # what is possible first: that an edge is part of an unlikely cycle says nothing against its other ones
-    for find in (search.of_two, search.of_three, search.longer):
+    for find in (search.of_two, search.of_three, search.longer, search.shortest):
         for edge in edges:
             if edge not in covered and (classes := find(*edge)) is not None:
                 verdict.cycles.append(search.grade(classes))
                 covered.update(_edges_of(classes))
-    for edge in edges:
-        if edge not in covered and (classes := search.shortest(*edge)) is not None:
-            cycle = _edges_of(classes)
-            if covered.isdisjoint(cycle):
-                verdict.cycles.append(search.grade(classes))
-                covered.update(cycle)
     verdict.cut = search.cut
     return verdict
 
@@ -369,7 +362,11 @@ class _Search:
     def _core_beside(self, node: LockClass, out: bool) -> _Core:
         """What all edges out of a class, or into it, have in common."""
         if (node, out) not in self._beside:
-            edges = [(node, n) for n in self.edges.get(node, ())] if out else [(n, node) for n in self._sources[node]]
+            edges = (
+                [(node, n) for n in self.edges.get(node, ())]
+                if out
+                else [(n, node) for n in self._sources.get(node, ())]
+            )
             cores = [core for edge in edges if (core := self._core(edge)) is not None]
             owners = {core[1] for core in cores}
             sole = owners.pop() if len(owners) == 1 else None
