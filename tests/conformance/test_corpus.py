@@ -12,8 +12,6 @@ import pytest
 
 #: The bug classes that this version finds: what a case expects to be reported.
 FOUND = {"order-inversion", "self-deadlock"}
-#: Needs to see a lock that is made in C, or a context that isn't known yet.
-NOT_YET = {"tqdm-del-trigger"}
 
 
 def test_order_inversions_and_self_deadlocks_are_found_and_the_fixed_versions_are_silent(
@@ -26,7 +24,7 @@ def test_order_inversions_and_self_deadlocks_are_found_and_the_fixed_versions_ar
     for folder in sorted((shared / "corpus" / "cases").iterdir()):
         lines = (folder / "case.yaml").read_text().splitlines()
         expected = [json.loads(line[4:])["rule"] for line in lines[lines.index("expect_buggy:") + 1 :][:1]]
-        if set(expected) <= FOUND and folder.name not in NOT_YET:
+        if set(expected) <= FOUND:
             cases.append(folder.name)
     assert len(cases) >= 5
     common = ["--envs", str(tmp_path / "envs")]

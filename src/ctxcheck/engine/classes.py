@@ -34,7 +34,8 @@ class Kind:
     ``sleeps``: a blocking acquire may park the thread.  ``takes``: the permissions that its
     holder loses.  ``reentrant``: its owner may take it again.  ``owned``: only its owner may release
     it (a plain Lock may be handed to another thread).  ``guards``: holding it keeps
-    others out.  ``resource``: something to wait for, without an owner (a semaphore).
+    others out.  ``resource``: something to wait for, without an owner (a semaphore).  ``abroad``: another
+    process may release it, which this one doesn't see.
     """
 
     name: str
@@ -44,11 +45,14 @@ class Kind:
     owned: bool = False
     guards: bool = True
     resource: bool = False
+    abroad: bool = False
 
 
 LOCK: Final = Kind("lock")
 RLOCK: Final = Kind("rlock", reentrant=True, owned=True)
 SPIN: Final = Kind("spin", sleeps=False, takes=EVERYTHING, owned=True)
+PROCESS_LOCK: Final = Kind("process lock", abroad=True)
+PROCESS_RLOCK: Final = Kind("process rlock", reentrant=True, owned=True)
 SEMAPHORE: Final = Kind("semaphore", guards=False, resource=True)
 #: No lock at all: a stretch of code that others wait for, or that may be entered from many places.  It has a
 #: place in the order of locks, and that is all it has.

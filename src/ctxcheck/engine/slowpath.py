@@ -100,7 +100,7 @@ def acquire(lock: LockRecord, state: OwnerState, step: Step, blocking: Any = Tru
         step = lock.step if step.mode is None or step.mode.scoped else lock.step.by_call
     engine = state.engine
     if engine is None or not _usual(blocking, timeout):
-        return _claim(lock, VOID, (blocking,), (timeout,))
+        return _claim_unseen(lock, blocking, timeout)
     lock_class = step.lock_class
     assert lock_class is not None
     waits = bool(blocking) and timeout != 0
@@ -109,7 +109,7 @@ def acquire(lock: LockRecord, state: OwnerState, step: Step, blocking: Any = Tru
         if held is not None and not lock_class.handed_over and not lock_class.kind.resource:
             consult(waiting.self_deadlock, engine, state, lock_class, held)
     if state.cur is VOID:
-        return _claim(lock, VOID, (blocking,), (timeout,))
+        return _claim_unseen(lock, blocking, timeout)
     mode = TRY if not waits else TIMED if timeout != -1 else None
     new = _step_on(state, step if mode is None else lock_class.step(mode), lock)
     count()
@@ -138,6 +138,13 @@ def _claim(lock: LockRecord, node: Node, *args: tuple[Any, ...]) -> bool:
             lock.node = node
         return got
     return False
+
+
+def _claim_unseen(lock: LockRecord, blocking: Any, timeout: Any) -> bool:
+    # no limit has other arguments where the raw lock is a process's
+    if blocking is True and timeout == -1:
+        return _claim(lock, VOID)
+    return _claim(lock, VOID, (blocking,), (timeout,))
 
 
 def _step_on(state: OwnerState, step: Step, lock: Any) -> Node:

@@ -159,7 +159,7 @@ class Validator:
 
     def _left(self, state: OwnerState, node: Node, how: str) -> None:
         lock_class = node.step.lock_class
-        if lock_class is None or lock_class.kind.resource or lock_class.handed_over:
+        if lock_class is None or lock_class.kind.resource or lock_class.kind.abroad or lock_class.handed_over:
             return
         entry = self.entry(node)
         finding = Finding(

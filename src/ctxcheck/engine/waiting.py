@@ -32,6 +32,8 @@ def self_deadlock(engine: Validator, state: OwnerState, lock_class: LockClass, n
     why: Any = ""
     if lock_class.kind.owned:
         why = "owned"
+    elif lock_class.kind.abroad:
+        pass  # another process may release it
     elif mode is not None and mode.scoped:
         why = "with"
     elif thread_count() == 0 and state.owner.ident == threading.main_thread().ident:

@@ -7,6 +7,7 @@ import threading
 from typing import Any, Final
 
 from ctxcheck.engine.raw import ORIGINALS, LockType, RLockType
+from ctxcheck.locks import imports
 from ctxcheck.locks.composite import Barrier, BoundedSemaphore, Condition, Event, Semaphore
 from ctxcheck.locks.plain import Lock, RLock
 
@@ -19,28 +20,42 @@ _OURS: Final[dict[str, Any]] = {
     "Event": Event,
     "Barrier": Barrier,
 }
-#: What stood in ``threading`` when we were installed (somebody else may have been there first).
-_before: Final[dict[str, Any]] = {}
+#: What we replaced: (module, name, what stood there, which may have been somebody else's, ours).
+_before: Final[list[tuple[Any, str, Any, Any]]] = []
 
 
 def install() -> None:
     """Make ``threading.Lock`` and its kin checked, for every lock that is created from now on.
 
-    Names that were imported from ``threading`` before stay what they are.  Does nothing the second time.
+    So are ``multiprocessing.Lock`` and ``RLock``, once a program imports them.  Names that were imported before stay
+    what they are.  Does nothing the second time.
     """
     if _before:
         return
     for name, ours in _OURS.items():
-        _before[name] = getattr(threading, name)
-        setattr(threading, name, ours)
+        _replace(threading, name, ours)
+    imports.when_imported("multiprocessing.synchronize", _share)
 
 
 def uninstall() -> None:
     """Put back what :func:`install` found; a name that somebody else has replaced since is left to them."""
+    imports.forget(_share)
     while _before:
-        name, original = _before.popitem()
-        if getattr(threading, name) is _OURS[name]:
-            setattr(threading, name, original)
+        module, name, original, ours = _before.pop()
+        if getattr(module, name) is ours:
+            setattr(module, name, original)
+
+
+def _replace(module: Any, name: str, ours: Any) -> None:
+    _before.append((module, name, getattr(module, name), ours))
+    setattr(module, name, ours)
+
+
+def _share(synchronize: Any) -> None:
+    from ctxcheck.locks import processes  # imports multiprocessing
+
+    _replace(synchronize, "Lock", processes.Lock)
+    _replace(synchronize, "RLock", processes.RLock)
 
 
 def installed() -> bool:
