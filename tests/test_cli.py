@@ -148,6 +148,42 @@ def test_a_self_deadlock_is_printed_at_once_and_not_twice(ctxcheck: Run) -> None
     assert "DeadlockError" in result.stdout
 
 
+CERTAIN = """
+import os, ctxcheck, threading
+lock = threading.Lock()
+@ctxcheck.atomic
+def busy():
+    with lock: pass
+busy()
+os.write(2, b"the program goes on\\n")
+busy()
+a, b = threading.Lock(), threading.Lock()
+with a, b: pass
+with b, a: pass
+"""
+
+
+@pytest.mark.parametrize(
+    ("options", "headline"),
+    [((), "error[CTX102]"), (("--output", "concise"), ": CTX102 "), (("-q",), ": CTX102 ")],
+)
+def test_what_is_certain_is_printed_at_once_and_not_twice(
+    ctxcheck: Run, options: tuple[str, ...], headline: str
+) -> None:
+    result = ctxcheck("run", "--owners", "assumed", *options, "program.py", code=CERTAIN)
+    assert result.returncode == 1
+    assert result.stdout.count(headline) == 1
+    assert result.stdout.index(headline) < result.stdout.index("the program goes on") < result.stdout.index("CTX001")
+
+
+def test_what_is_certain_goes_into_other_outputs_as_ever(ctxcheck: Run, tmp_path: Path) -> None:
+    outputs = [f"--output={kind}:out.{kind}" for kind in ("text", "concise", "json")]
+    result = ctxcheck("run", *outputs, "program.py", code=CERTAIN)
+    assert "CTX102" not in result.stdout.replace("(1 CTX102", "")
+    for kind in ("text", "concise", "json"):
+        assert "CTX102" in (tmp_path / f"out.{kind}").read_text()
+
+
 def test_json_and_concise_outputs(ctxcheck: Run, tmp_path: Path) -> None:
     result = ctxcheck(
         "run", "--output", "json:out.json", "--output", "concise", "--exit-zero", "program.py", code=INVERSION

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -173,6 +174,11 @@ class Run:
         self.command: list[str] = command
         self.cwd: str = os.getcwd()
         self.printed: dict[str, str] = {}
+        # -q: what would go to the terminal as text goes there one a line
+        self.outputs: list[tuple[str, str | None]] = [
+            ("concise" if parsed.quiet and o.type == "text" and o.path is None else o.type, o.path)
+            for o in self.config.output
+        ]
         self.reported: bool = False
         self.refused: str = ""
         self._pid = os.getpid()
@@ -229,11 +235,24 @@ class Run:
         return self._report(status)
 
     def _print_at_once(self, violation: Violation) -> None:
-        from ctxcheck.reports import text
+        """Print what is certain while the program runs: it may never come to its end."""
+        if os.getpid() != self._pid or len(self.printed) >= self.config.max_reports:
+            return
+        for kind, path in self.outputs:
+            if path is None and kind in ("text", "concise"):
+                self.printed[violation.fingerprint] = violation.grade
+                _say(self._render(kind, [violation], color=self._color()) + "\n" * (kind == "text"))
 
-        if os.getpid() == self._pid and any(o.type == "text" and o.path is None for o in self.config.output):
-            self.printed[violation.fingerprint] = violation.grade
-            _say(text.render(violation, color=self._color()) + "\n")
+    def _render(self, kind: str, violations: list[Violation], *, color: bool) -> str:
+        from ctxcheck.reports import concise, text
+
+        if kind == "concise":
+            return concise.render(violations)
+        return "\n\n".join(
+            text.render_short(v, color=color) if v.grade == "unlikely" else text.render(v, color=color)
+            for v in violations
+            if v.allowed_by is None
+        )
 
     def _report(self, program_status: int) -> int:
         """Write every report, print the last line, and return the status to leave with."""
@@ -254,8 +273,8 @@ class Run:
             status = BROKEN
         elif status == 0 and (failing or complaints) and not self.parsed.exit_zero:
             status = self.parsed.error_exitcode
-        for output in self.config.output:
-            self._write(output.type, output.path, violations, everything, counts)
+        for kind, path in self.outputs:
+            self._write(kind, path, violations, everything, counts)
         for line in complaints:
             _say(f"ctxcheck: strict: {line}")
         if self.data.path is not None:
@@ -296,24 +315,25 @@ class Run:
     def _write(
         self, kind: str, path: str | None, shown: list[Violation], everything: list[Violation], counts: Counts
     ) -> None:
-        from ctxcheck.reports import concise, json, text
-
         if kind == "none":
             return
         if kind == "json":
+            from ctxcheck.reports import json
+
             run = {"argv": self.command[1:], "python": sys.version.split()[0], "platform": sys.platform}
             content = json.dumps(json.document(everything, counts, run=run, graph=self.session.graph()))
-        elif kind == "concise" or (self.parsed.quiet and path is None):
-            content = concise.render(everything)
         else:
             color = self._color() if path is None else self.config.color == "always"
-            fresh = [v for v in shown if path is not None or self.printed.get(v.fingerprint) != v.grade]
-            content = "\n\n".join(
-                text.render_short(v, color=color) if v.grade == "unlikely" else text.render(v, color=color)
-                for v in fresh
-                if v.allowed_by is None
+            content = self._render(
+                kind,
+                [
+                    v
+                    for v in (everything if kind == "concise" else shown)
+                    if path is not None or self.printed.get(v.fingerprint) != v.grade
+                ],
+                color=color,
             )
-            content += "\n" if content else ""
+            content += "\n" if content and kind == "text" else ""
         if path is None:
             if content:
                 _say(content)
@@ -345,10 +365,12 @@ def _plain(counts: Counts) -> dict[str, Any]:
 
 def _say(text: str) -> None:
     """Print to standard error, past whatever the program made of ``sys.stderr``."""
-    try:
-        sys.stderr.flush()
-    except Exception:  # the program's own stream; ours doesn't depend on it
-        pass
+    # a stream of the program's own making may take locks, and we may be called under them
+    if type(sys.stderr) is io.TextIOWrapper:
+        try:
+            sys.stderr.flush()
+        except Exception:  # closed, or interrupted in the middle of a write; ours doesn't depend on it
+            pass
     data = (text + "\n").encode(errors="backslashreplace")
     try:
         while data:

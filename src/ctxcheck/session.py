@@ -297,8 +297,9 @@ class Session:
         return known
 
     def _tell(self, violation: Violation) -> None:
-        stuck = violation.grade == "certain" and violation.rule in ("CTX001", "CTX002", "CTX003")
-        if self._at_once is not None and (stuck or violation.rule == "CTX002"):
+        # what is certain, and what hangs, though it may yet be let go (CTX002)
+        urgent = violation.allowed_by is None and (violation.grade == "certain" or violation.rule == "CTX002")
+        if self._at_once is not None and urgent:
             self._at_once(violation)
         if "structlog" in sys.modules:
             _log(violation)
