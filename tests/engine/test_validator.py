@@ -271,7 +271,8 @@ def test_the_nodes_of_owners_that_are_gone_are_given_back() -> None:
 
 
 def test_a_thread_that_ends_with_locks_is_told_once_a_lock() -> None:
-    locks = [make(name=f"left.{make.__name__}") for make in (ctxcheck.Lock, ctxcheck.RLock, ctxcheck.SpinLock)]
+    kinds = {"Lock": ctxcheck.Lock, "RLock": ctxcheck.RLock, "SpinLock": ctxcheck.SpinLock}
+    locks = [make(name=f"left.{kind}") for kind, make in kinds.items()]
     with checking(select=["CTX303"]) as session:
         in_thread(lambda: [lock.acquire() for lock in locks])
     rules = sorted((v.locks[0], v.grade) for v in session.violations)
@@ -515,7 +516,7 @@ def test_fork_while_other_threads_learn() -> None:
                 n = 0
                 while not stop:
                     n += 1
-                    with shared[seed], ctxcheck.Lock(name=f"new{seed}.{n}"):
+                    with shared[seed], ctxcheck.Lock(name=f"new{seed}.{n % 200}"):
                         pass
 
         threads = [threading.Thread(target=learn, args=(i,)) for i in range(4)]

@@ -316,7 +316,8 @@ def rerelease(lock: Any, state: OwnerState) -> None:
     try:
         if ours or (node is not None and lock._is_owned()):
             lock.node = None
-            consult(drop, lock.step.lock_class, node, state)
+            if not consult(drop, lock.step.lock_class, node, state):
+                node.state.drops.append(node)
         elif state.engine is not None and state.cur is not VOID:
             _note_refused(lock, state, node)
         released = True
@@ -346,7 +347,9 @@ def release_save(lock: Any, state: OwnerState) -> Any:
     try:
         if node is not None and lock._is_owned():
             lock.node = None
-            consult(drop, lock.step.lock_class, node.node if type(node) is Reentry else node, state)
+            held = node.node if type(node) is Reentry else node
+            if not consult(drop, lock.step.lock_class, held, state):
+                held.state.drops.append(held)
     except BaseException:
         lock.node = node  # it isn't given back: the block around the wait will release it
         raise
