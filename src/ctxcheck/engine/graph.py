@@ -145,7 +145,7 @@ def _same_way(a: Witness, b: Witness) -> bool:
 
 
 class OrderGraph:
-    """Edges between lock classes, with their evidence.  Nothing is ever removed.
+    """Edges between lock classes, with their evidence.  Nothing is ever removed (see :meth:`without`).
 
     ``add`` is O(1) for an edge that is known, agrees with the ranks, or lies within a component; otherwise it
     searches the region between the two ranks.  ``folded`` counts the witnesses whose guards are known in part only.
@@ -201,6 +201,19 @@ class OrderGraph:
         """The strongly connected component of an edge that lies on a cycle: O(its size)."""
         name = self._name(edge[0])
         return set(self._members.get(name, (name,)))
+
+    def without(self, gone: Callable[[LockClass], bool], *, cyclic: bool) -> OrderGraph:
+        """The same graph without the edges of what is gone; those on a cycle are left out only with ``cyclic``."""
+        kept = OrderGraph()
+        kept.folded = self.folded
+        for edge, evidence in self.evidence.items():
+            source, target = edge
+            if (self._name(source) is self._name(target) and not cyclic) or not (gone(source) or gone(target)):
+                kept.evidence[edge] = evidence
+                kept.successors.setdefault(source, set()).add(target)
+                kept.successors.setdefault(target, set())
+                kept._insert(source, target)
+        return kept
 
     def _name(self, node: LockClass) -> LockClass:
         """The class that a node's component goes by."""
