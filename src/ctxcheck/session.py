@@ -242,7 +242,7 @@ class Session:
             chains=engine.chains,
             acquisitions=total,
             marked_calls=engine.contexts,
-            dropped=engine.dropped + engine.cut,
+            dropped=engine.dropped + engine.cut + engine.graph.folded,
         )
 
     def graph(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The order graph: cycles are seen when they close, by ranks that a refused edge leaves alone."""
+"""The order graph: cycles are seen when they close, and components grow with them."""
 
 from __future__ import annotations
 
@@ -11,17 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ctxcheck.engine.classes import RECURSIVE, SHARED, TIMED, LockClass
-from ctxcheck.engine.graph import ENOUGH_OWNERS, Evidence, OrderGraph
+from ctxcheck.engine.graph import ENOUGH_OWNERS, MAX_WITNESSES, Evidence, OrderGraph
 from ctxcheck.engine.verdict import components
 from tests.engine.conftest import add, classes, owner, witness
 
 
 def ranks(graph: OrderGraph) -> dict[LockClass, int]:
     return dict(graph._rank)
-
-
-def acyclic_part(graph: OrderGraph) -> set[tuple[int, int]]:
-    return {(int(a.name), int(b.name)) for a, targets in graph._succ.items() for b in targets}
 
 
 def reachable(edges: Iterable[tuple[int, int]], start: int) -> set[int]:
@@ -43,18 +39,18 @@ def test_each_insert_agrees_with_brute_force_and_keeps_the_invariants(edges: lis
     graph = OrderGraph()
     known: set[tuple[int, int]] = set()
     for a, b in edges:
-        before, kept = ranks(graph), acyclic_part(graph)
+        before = ranks(graph)
         cyclic = add(graph, nodes[a], nodes[b])
+        on_cycle = a in reachable(known, b)
         if (a, b) not in known:
-            assert cyclic == (a in reachable(known, b))
+            assert cyclic == on_cycle
         known.add((a, b))
         graph.check_invariants()
-        if (a, b) in kept or a in reachable(kept, b):
-            # refused, or known: the ranks and the acyclic part are as they were
-            assert {n: r for n, r in ranks(graph).items() if n in before} == before
-            assert acyclic_part(graph) == kept
-        else:
-            assert acyclic_part(graph) == kept | {(a, b)}
+        if on_cycle:
+            mutual = {y for y in range(7) if y in reachable(known, a) and a in reachable(known, y)}
+            assert graph.component((nodes[a], nodes[b])) == {nodes[y] for y in mutual}
+        elif before.get(nodes[a], 7) < before.get(nodes[b], 0):
+            assert {n: r for n, r in ranks(graph).items() if n in before} == before, "it agreed with the ranks"
         for x in range(7):
             for y in range(7):
                 assert graph.reaches(nodes[x], nodes[y]) == (y in reachable(known, x))
@@ -162,7 +158,7 @@ def test_s8_all_forward_pairs_in_shuffled_order() -> None:
     assert [ranks(graph)[n[i]] for i in range(100)] == list(range(100))
 
 
-def test_s9_inserts_go_on_after_a_refused_one() -> None:
+def test_s9_inserts_go_on_after_a_cycle() -> None:
     n = numbered(5)
     graph = OrderGraph()
     assert not any(add(graph, n[a], n[b]) for a, b in ((0, 1), (1, 2), (2, 3), (4, 2)))
@@ -240,9 +236,35 @@ def test_eight_owners_are_enough() -> None:
         assert evidence.add(witness(a, by=owner())), i
     assert evidence.saturated(guards, witness(a).held_mode, witness(a).taken_mode)
     assert not evidence.add(witness(a, by=owner()))
-    assert not evidence.saturated(guards | {g}, witness(a).held_mode, witness(a).taken_mode)
+    assert not evidence.saturated(frozenset({g}), witness(a).held_mode, witness(a).taken_mode)
     assert not evidence.saturated(guards, witness(a).held_mode, TIMED)
-    assert evidence.add(witness(a, g, by=owner())), "under other guards it is news"
+    assert evidence.add(witness(a, by=owner(), taken=TIMED)), "another way"
+
+
+def test_enough_owners_under_fewer_guards_stand_for_one_under_more() -> None:
+    a, g = classes("a", "g")
+    evidence = Evidence()
+    for _ in range(ENOUGH_OWNERS):
+        evidence.add(witness(a, by=owner()))
+    assert evidence.saturated(frozenset({a, g}), witness(a).held_mode, witness(a).taken_mode)
+    assert not evidence.add(witness(a, g, by=owner()))
+
+
+@pytest.mark.parametrize("owners", [1, 3, 200])
+def test_beyond_a_limit_guards_are_folded_into_what_all_have_in_common(owners: int) -> None:
+    a, common, *others = classes("a", "common", *(f"g{i}" for i in range(3 * MAX_WITNESSES)))
+    by = [owner() for _ in range(owners)]
+    graph = OrderGraph()
+    target = classes("target")[0]
+    for i, other in enumerate(others):
+        graph.add(a, target, witness(a, common, other, by=by[i % owners]))
+        assert len(graph.evidence[a, target].witnesses) <= MAX_WITNESSES
+    witnesses = graph.evidence[a, target].witnesses
+    assert {w.guards for w in witnesses} == {frozenset({a, common})}
+    assert len({w.owner for w in witnesses}) == len(witnesses) == min(owners, ENOUGH_OWNERS)
+    assert graph.folded > 0
+    graph.add(a, target, witness(a, by=by[0]))
+    assert frozenset({a}) in {w.guards for w in graph.evidence[a, target].witnesses}, "fewer guards are still news"
 
 
 def test_eight_owners_whose_way_is_allowed_are_not_enough() -> None:

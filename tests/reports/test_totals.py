@@ -73,7 +73,7 @@ def test_a_finding_is_never_hidden_behind_nothing_was_checked() -> None:
 @pytest.mark.parametrize("found", [[], [findings.INVERSION]])
 def test_what_was_dropped_is_said(found: list[Violation]) -> None:
     counts = Counts(lock_classes=1, acquisitions=5, dropped=1200)
-    assert "; incomplete: 1,200 events not checked" in summary(found, counts)
+    assert "; incomplete: 1,200 events beyond a limit, not fully checked" in summary(found, counts)
 
 
 def test_unchecked_locks_are_listed_by_module_most_first() -> None:

@@ -197,6 +197,10 @@ class LockClass:
                 step.by_call = self.step(ACQUIRE)
         return step
 
+    def steps(self) -> list[Step]:
+        """Its steps, in the modes that it was ever taken in."""
+        return list(self._steps.values())
+
     def live(self) -> int:
         """The number of instances that exist now."""
         return max(0, _count_references(self.token) - _BASELINE)

@@ -5,15 +5,18 @@ the verdict (``verdict.py``) is computed from all of it, so that it doesn't depe
 order in which edges arrived.  The *ranks* answer one question at once: does this new
 edge close a cycle?  They are kept by the algorithm of Pearce and Kelly ("A dynamic
 topological sort algorithm for directed acyclic graphs", 2006): an edge that agrees
-with the ranks is free, another one costs a search of the affected region only.  Edges
-that close a cycle are left out of the ranks, and stay in the evidence.
+with the ranks is free, another one costs a search of the affected region only.  Classes that
+lie on a cycle become one node of the ranked graph (union by size), so that the question stays cheap once some cycle
+exists.
 
 Not thread-safe by itself: the validator calls it under its mutex.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from bisect import insort
+from collections.abc import Callable
+from functools import reduce
 from typing import Final, NamedTuple
 
 from ctxcheck.engine.classes import LockClass, Mode
@@ -23,6 +26,8 @@ from ctxcheck.engine.sites import Trace
 #: An edge with this many owners that saw it under the same guards needs no more of them:
 #: exact for cycles of up to this many edges.
 ENOUGH_OWNERS: Final = 8
+#: Witnesses kept of one edge in one way; more guards than that are folded into what all of them have in common.
+MAX_WITNESSES: Final = 64
 
 Edge = tuple[LockClass, LockClass]
 
@@ -56,62 +61,76 @@ class Witness(NamedTuple):
 
 
 class Evidence:
-    """All witnesses of one edge, in their own order, and how often it was recorded."""
+    """All witnesses of one edge, in their own order, and how often it was recorded; ``folded`` counts those beyond
+    :data:`MAX_WITNESSES`, whose guards are known in part only."""
 
-    __slots__ = ("count", "witnesses")
+    __slots__ = ("count", "folded", "witnesses")
 
     def __init__(self) -> None:
         self.witnesses: list[Witness] = []
         self.count: int = 0
+        self.folded: int = 0
 
     def add(self, new: Witness) -> bool:
-        """Record a witness unless a stronger one of the same owner is there; returns whether it was news.
+        """Record a witness unless a stronger one is there; returns whether it was news.
 
-        Stronger: the same modes under fewer guards.  Where two are alike the one
-        with the smaller site is kept, so that reports don't depend on arrival.
+        Stronger: one of the same owner, or of enough owners, in the same modes under no more guards.  Where two are
+        alike the one with the smaller site is kept, so that reports don't depend on arrival.  O(MAX_WITNESSES).
         """
         self.count += 1
+        others: set[Owner] = set()
         alike = 0
         for index, old in enumerate(self.witnesses):
             if not _same_way(old, new):
                 continue
-            if old.guards == new.guards:
-                alike += 1
-            if old.owner is not new.owner:
+            alike += 1
+            if not old.guards <= new.guards:
                 continue
-            if old.guards == new.guards:
-                if new.sort_key() < old.sort_key():
-                    self.witnesses[index] = new
-                    self.witnesses.sort(key=Witness.sort_key)
+            if old.owner is new.owner:
+                if old.guards == new.guards and new.sort_key() < old.sort_key():
+                    del self.witnesses[index]
+                    insort(self.witnesses, new, key=Witness.sort_key)
                 return False
-            if old.guards < new.guards:
-                return False
-        if alike >= ENOUGH_OWNERS:
+            others.add(old.owner)
+        if len(others) >= ENOUGH_OWNERS:
             return False
-        self.witnesses = [
-            old
-            for old in self.witnesses
-            if not (old.owner is new.owner and _same_way(old, new) and new.guards < old.guards)
-        ]
-        self.witnesses.append(new)
-        self.witnesses.sort(key=Witness.sort_key)
+        weaker = [w for w in self.witnesses if w.owner is new.owner and _same_way(w, new) and new.guards < w.guards]
+        if weaker:
+            self.witnesses = [w for w in self.witnesses if not any(w is one for one in weaker)]
+        elif alike >= MAX_WITNESSES:
+            self._fold(new)
+            return True
+        insort(self.witnesses, new, key=Witness.sort_key)
         return True
+
+    def _fold(self, new: Witness) -> None:
+        """Make those that are alike one an owner, under the guards that all of them have: no deadlock is lost by it,
+        and one that only the guards left out would have prevented is told of."""
+        self.folded += 1
+        alike = [*(old for old in self.witnesses if _same_way(old, new)), new]
+        common = reduce(frozenset[LockClass].intersection, (old.guards for old in alike))
+        kept: dict[Owner, Witness] = {}
+        for old in alike:
+            if len(kept) < ENOUGH_OWNERS:
+                kept.setdefault(old.owner, old._replace(guards=common))
+        self.witnesses = [old for old in self.witnesses if not _same_way(old, new)]
+        self.witnesses += kept.values()
+        self.witnesses.sort(key=Witness.sort_key)
 
     def saturated(self, guards: frozenset[LockClass], held_mode: Mode, taken_mode: Mode) -> bool:
         """Whether enough owners have been seen on this edge in this way for another not to matter."""
-        alike = 0
-        for witness in self.witnesses:
-            if (
-                witness.allowed is None
-                and witness.guards == guards
-                and witness.taken_mode.timed == taken_mode.timed
-                and witness.held_mode.shared == held_mode.shared
-                and witness.taken_mode.recursive == taken_mode.recursive
-            ):
-                alike += 1
-                if alike >= ENOUGH_OWNERS:
-                    return True
-        return False
+        if len(self.witnesses) < ENOUGH_OWNERS:
+            return False
+        owners = {
+            witness.owner
+            for witness in self.witnesses
+            if witness.allowed is None
+            and witness.guards <= guards
+            and witness.taken_mode.timed == taken_mode.timed
+            and witness.held_mode.shared == held_mode.shared
+            and witness.taken_mode.recursive == taken_mode.recursive
+        }
+        return len(owners) >= ENOUGH_OWNERS
 
 
 def _same_way(a: Witness, b: Witness) -> bool:
@@ -126,21 +145,25 @@ def _same_way(a: Witness, b: Witness) -> bool:
 
 
 class OrderGraph:
-    """Edges between lock classes, with their evidence.  Nothing is ever removed.
+    """Edges between lock classes, with their evidence.  Nothing is ever removed (see :meth:`without`).
 
-    ``add`` is O(1) for an edge that is known or agrees with the ranks; otherwise it
-    searches the region between the two ranks (and, once some cycle exists, what the target reaches).
+    ``add`` is O(1) for an edge that is known, agrees with the ranks, or lies within a component; otherwise it
+    searches the region between the two ranks.  ``folded`` counts the witnesses whose guards are known in part only.
     """
 
-    __slots__ = ("_pred", "_rank", "_refused", "_succ", "evidence", "successors")
+    __slots__ = ("_home", "_members", "_pred", "_rank", "_succ", "evidence", "folded", "successors")
 
     def __init__(self) -> None:
         self.evidence: dict[Edge, Evidence] = {}
         self.successors: dict[LockClass, set[LockClass]] = {}  # every edge
-        self._succ: dict[LockClass, set[LockClass]] = {}  # the acyclic part
+        self.folded: int = 0
+        # the graph of the strongly connected components, each of which goes by the name of one of its classes;
+        # the sets may have old names in them
+        self._succ: dict[LockClass, set[LockClass]] = {}
         self._pred: dict[LockClass, set[LockClass]] = {}
         self._rank: dict[LockClass, int] = {}
-        self._refused: int = 0
+        self._home: dict[LockClass, LockClass] = {}  # of the others, towards that one
+        self._members: dict[LockClass, list[LockClass]] = {}  # where there is more than one
 
     def add(self, source: LockClass, target: LockClass, witness: Witness) -> tuple[bool, bool]:
         """Record that ``target`` was asked for while ``source`` was held.
@@ -149,18 +172,16 @@ class OrderGraph:
         that it is there.  Two locks of one class make no edge: they are another rule's business.
         """
         evidence = self.evidence.get((source, target))
-        known = evidence is not None
-        if evidence is None:
-            evidence = self.evidence[(source, target)] = Evidence()
-        news = evidence.add(witness)
-        if known:
-            return news, news and self._refused > 0 and self.reaches(target, source)
+        if evidence is not None:
+            folded = evidence.folded
+            news = evidence.add(witness)
+            self.folded += evidence.folded - folded
+            return news, news and self._name(source) is self._name(target)
+        evidence = self.evidence[(source, target)] = Evidence()
+        evidence.add(witness)
         self.successors.setdefault(source, set()).add(target)
         self.successors.setdefault(target, set())
-        if not self._insert(source, target):
-            self._refused += 1
-            return True, True
-        return True, self._refused > 0 and self.reaches(target, source)
+        return True, not self._insert(source, target)
 
     def reaches(self, start: LockClass, goal: LockClass) -> bool:
         """Whether some path of recorded edges leads from ``start`` to ``goal``."""
@@ -177,32 +198,58 @@ class OrderGraph:
         return False
 
     def component(self, edge: Edge) -> set[LockClass]:
-        """The strongly connected component of an edge that lies on a cycle: O(what it reaches)."""
-        source, target = edge
-        forward = _closure([target], self.successors)
-        backward: dict[LockClass, set[LockClass]] = {}
-        for node in forward:
-            for successor in self.successors.get(node, ()):
-                backward.setdefault(successor, set()).add(node)
-        return _closure([source], backward) & forward
+        """The strongly connected component of an edge that lies on a cycle: O(its size)."""
+        name = self._name(edge[0])
+        return set(self._members.get(name, (name,)))
+
+    def without(self, gone: Callable[[LockClass], bool], *, cyclic: bool) -> OrderGraph:
+        """The same graph without the edges of what is gone; those on a cycle are left out only with ``cyclic``."""
+        kept = OrderGraph()
+        kept.folded = self.folded
+        for edge, evidence in self.evidence.items():
+            source, target = edge
+            if (self._name(source) is self._name(target) and not cyclic) or not (gone(source) or gone(target)):
+                kept.evidence[edge] = evidence
+                kept.successors.setdefault(source, set()).add(target)
+                kept.successors.setdefault(target, set())
+                kept._insert(source, target)
+        return kept
+
+    def _name(self, node: LockClass) -> LockClass:
+        """The class that a node's component goes by."""
+        home = self._home
+        if node not in home:
+            return node
+        path: list[LockClass] = []
+        while node in home:
+            path.append(node)
+            node = home[node]
+        for passed in path:
+            home[passed] = node
+        return node
 
     # --- Pearce and Kelly -----------------------------------------------------
 
     def _insert(self, source: LockClass, target: LockClass) -> bool:
-        """Insert into the acyclic part, or leave it unchanged and return False: the edge closes a cycle."""
+        """Insert an edge; returns False if it closes a cycle: then what lies on it is one component from now on."""
         rank = self._rank
         for node in (source, target):
-            if node not in rank:
-                rank[node] = len(rank)
+            if node not in rank and node not in self._home:
+                rank[node] = len(rank) + len(self._home)
                 self._succ[node] = set()
                 self._pred[node] = set()
+        source, target = self._name(source), self._name(target)
+        if source is target:
+            return False
         lower, upper = rank[target], rank[source]
         if lower < upper:
             forward = self._search(target, self._succ, lambda r: r <= upper)
-            if source in forward:
-                return False
             backward = self._search(source, self._pred, lambda r: r >= lower)
-            self._reorder(forward, backward)
+            knot = forward & backward
+            self._reorder(forward, knot, backward)
+            if knot:
+                self._merge(knot)
+                return False
         self._succ[source].add(target)
         self._pred[target].add(source)
         return True
@@ -212,40 +259,57 @@ class OrderGraph:
     ) -> set[LockClass]:
         # an explicit stack: a program may have more lock classes than Python has recursion depth
         rank = self._rank
+        name = self._name
         found = {start}
         todo = [start]
         while todo:
-            for node in edges[todo.pop()]:
+            at = todo.pop()
+            for node in edges[at]:
+                node = name(node)  # noqa: PLW2901
                 if node not in found and inside(rank[node]):
                     found.add(node)
                     todo.append(node)
         return found
 
-    def _reorder(self, forward: set[LockClass], backward: set[LockClass]) -> None:
-        """Deal the ranks of the affected region out again: what leads to the source comes first."""
+    def _reorder(self, forward: set[LockClass], knot: set[LockClass], backward: set[LockClass]) -> None:
+        """Deal the ranks of the affected region out again: what leads to the source comes first, then what lies on a
+        cycle (all at one rank), then the rest."""
         rank = self._rank
-        order = sorted(backward, key=rank.__getitem__) + sorted(forward, key=rank.__getitem__)
-        for node, new in zip(order, sorted(rank[node] for node in order), strict=True):
+        first = sorted(backward - knot, key=rank.__getitem__)
+        last = sorted(forward - knot, key=rank.__getitem__)
+        free = sorted(rank[node] for node in forward | backward)
+        for node, new in zip(first, free, strict=False):
             rank[node] = new
+        for node, new in zip(reversed(last), reversed(free), strict=False):
+            rank[node] = new
+        for node in knot:
+            rank[node] = free[len(first)]
+
+    def _merge(self, knot: set[LockClass]) -> None:
+        """Make these components one; it goes by the name of the largest, so that no set is copied often."""
+        name = max(knot, key=lambda node: len(self._succ[node]) + len(self._pred[node]))
+        members = self._members.setdefault(name, [name])
+        succ, pred = self._succ[name], self._pred[name]
+        for node in knot:
+            if node is not name:
+                members += self._members.pop(node, (node,))
+                succ |= self._succ.pop(node)
+                pred |= self._pred.pop(node)
+                del self._rank[node]
+                self._home[node] = name
+        for near in (succ, pred):
+            near -= {node for node in knot if node in near}
 
     def check_invariants(self) -> None:
-        """Raise AssertionError unless the ranks order the acyclic part and cover the evidence; for tests."""
-        assert sorted(self._rank.values()) == list(range(len(self._rank)))
-        for source, targets in self._succ.items():
-            for target in targets:
-                assert self._rank[source] < self._rank[target], (source, target)
-                assert source in self._pred[target]
-                assert (source, target) in self.evidence
-        kept = sum(map(len, self._succ.values()))
-        assert kept + self._refused == len(self.evidence)
-
-
-def _closure(starts: Iterable[LockClass], edges: dict[LockClass, set[LockClass]]) -> set[LockClass]:
-    found = set(starts)
-    todo = list(found)
-    while todo:
-        for node in edges.get(todo.pop(), ()):
-            if node not in found:
-                found.add(node)
-                todo.append(node)
-    return found
+        """Raise AssertionError unless the ranks order the components and cover the evidence; for tests."""
+        ranks = list(self._rank.values())
+        assert len(set(ranks)) == len(ranks)
+        across = {(a, b) for s, t in self.evidence if (a := self._name(s)) is not (b := self._name(t))}
+        for near, turn in ((self._succ, False), (self._pred, True)):
+            pairs = {(a, self._name(b)) for a, others in near.items() for b in others}
+            assert across == {(b, a) if turn else (a, b) for a, b in pairs if a is not b}
+        for source, target in across:
+            assert self._rank[source] < self._rank[target], (source, target)
+        for name, members in self._members.items():
+            assert all(self._name(node) is name for node in members)
+        assert len(self._rank) + len(self._home) == len(self.successors)

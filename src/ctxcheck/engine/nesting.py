@@ -16,7 +16,7 @@ from ctxcheck.engine.classes import LockClass, Mode
 from ctxcheck.engine.findings import Entry, Finding, NestingFacts
 from ctxcheck.engine.graph import OrderGraph, Witness
 from ctxcheck.engine.owner import Node, Owner, OwnerState, Reentry
-from ctxcheck.engine.rules import GRADES
+from ctxcheck.engine.rules import GRADES, Grade
 from ctxcheck.engine.sites import Trace
 from ctxcheck.engine.verdict import components
 
@@ -44,25 +44,51 @@ class NestEvent(NamedTuple):
 class _Instance(LockClass):
     """One lock of a class whose locks are nested: to the order graph, a class of its own."""
 
-    __slots__ = ()
+    __slots__ = ("lock",)
 
-    def __init__(self, of: LockClass) -> None:
+    def __init__(self, of: LockClass, lock: Any) -> None:
         super().__init__(f"{of.key}@{_serials():09d}", of.name, of.kind)
+        self.lock: weakref.ref[Any] = weakref.ref(lock)
+
+    def is_gone(self) -> bool:
+        """Whether the lock doesn't exist any more."""
+        return self.lock() is None
 
 
 #: Orders between instances remembered for one class; what comes beyond is counted as dropped.
 MAX_INSTANCE_ORDERS: Final = 10_000
+#: After so many orders that there was no room for, it is looked whether some instances are gone.
+LOOK_AGAIN: Final = 1_000
+#: How often a lock may be looked for among all objects; each time takes as long as there are objects.
+MAX_SEARCHES: Final = 1_000
+#: From this many on, the orders of instances that are gone are taken out each time that their number has doubled.
+_MANY: Final = 256
+
+
+@final
+class _Orders:
+    """What is known of one class: the orders between its instances, and what was learned of those that are gone."""
+
+    __slots__ = ("best", "grade", "graph", "left_out", "look_at")
+
+    def __init__(self) -> None:
+        self.graph: OrderGraph = OrderGraph()
+        self.best: Finding | None = None
+        self.grade: int = -1
+        self.look_at: int = _MANY
+        self.left_out: int = 0
 
 
 @final
 class Nesting:
     """What one session knows of instances; changes its graphs under the validator's mutex only."""
 
-    __slots__ = ("_engine", "_instances", "graphs")
+    __slots__ = ("_engine", "_instances", "_orders", "_searches")
 
     def __init__(self, engine: Validator) -> None:
         self._engine: Validator = engine
-        self.graphs: dict[LockClass, OrderGraph] = {}
+        self._orders: dict[LockClass, _Orders] = {}
+        self._searches: int = MAX_SEARCHES
         self._instances: weakref.WeakKeyDictionary[Any, _Instance] = weakref.WeakKeyDictionary()
 
     def mark(self, lock_class: LockClass) -> None:
@@ -71,13 +97,9 @@ class Nesting:
             return
         lock_class.nested = True
         for state in self._engine.live_states():
-            nodes = [state.root]
-            while nodes:
-                node = nodes.pop()
-                for step in list(node):
-                    if step.lock_class is lock_class:
-                        node.pop(step, None)
-                nodes.extend(list(node.values()))
+            for parent in state.cached.pop(lock_class, ()):
+                for step in lock_class.steps():
+                    parent.pop(step, None)
 
     def check(self, state: OwnerState, node: Node, held: list[Node], lock: Any) -> None:
         """Locks of one class are nested: fine in ascending order of their keys, else learned as orders of instances."""
@@ -85,10 +107,11 @@ class Nesting:
         assert lock_class is not None
         assert mode is not None
         others: list[tuple[_Instance, Mode, Trace]] = []
+        known = dict(state.instances)
         for entry in held:
             if entry.step.lock_class is not lock_class or entry.step.mode is None:
                 continue
-            other = self._instance(state, entry, lock_class)
+            other = self._instance(known, entry, lock_class)
             if other is None or other is lock:
                 continue
             ordered = _ascending(getattr(other, "order_key", None), getattr(lock, "order_key", None))
@@ -124,58 +147,112 @@ class Nesting:
 
     def _instance_class(self, lock: Any, lock_class: LockClass) -> _Instance:
         found = self._instances.get(lock)
-        return found if found is not None else self._instances.setdefault(lock, _Instance(lock_class))
+        return found if found is not None else self._instances.setdefault(lock, _Instance(lock_class, lock))
 
-    def _instance(self, state: OwnerState, entry: Node, lock_class: LockClass) -> Any:
+    def _instance(self, known: dict[Node, Any], entry: Node, lock_class: LockClass) -> Any:
         """Which lock an entry of the chain is."""
         target = entry.stands_for
-        for node, reference in state.instances:
-            if node is target:
-                return reference()
-        # it was taken before the class was known to nest: found once among what refers to the class's token
-        for thing in gc.get_referrers(lock_class.token):
-            at = getattr(thing, "node", None)
-            if at is target or (type(at) is Reentry and at.node is target):
-                return thing
-        return None
+        if target in known:
+            return known[target]()
+        # it was taken before the class was known to nest: the lock that the node was made for, or else
+        # one among what refers to the class's token
+        first = target.made_for() if target.made_for is not None else None
+        if first is not None and _is_held_in(first, target):
+            return first
+        if self._searches <= 0:
+            self._engine.dropped += 1
+            return None
+        self._searches -= 1
+        return next((thing for thing in gc.get_referrers(lock_class.token) if _is_held_in(thing, target)), None)
 
     def remember(self, state: OwnerState, node: Node, lock: Any) -> None:
         """Note which lock a node of a nesting class is; forgotten with the hold, and never kept alive."""
-        state.instances = [pair for pair in state.instances if state.find(pair[0]) is not None]
+        held = {entry.stands_for for entry in state.cur.held()}
+        state.instances = [pair for pair in state.instances if pair[0] in held]
         state.instances.append((node, weakref.ref(lock)))
 
     def apply(self, event: NestEvent) -> list[Finding]:
         """Enter the orders of an event, and say what is new; under the validator's mutex."""
-        graph = self.graphs.setdefault(event.lock_class, OrderGraph())
-        if len(graph.evidence) >= MAX_INSTANCE_ORDERS:
-            self._engine.dropped += 1
-            return []
-        first = not graph.evidence
-        worth = first
+        lock_class = event.lock_class
+        orders = self._orders.setdefault(lock_class, _Orders())
+        if len(orders.graph.evidence) >= orders.look_at or orders.left_out >= LOOK_AGAIN:
+            self._forget_gone(lock_class, orders)
+        graph, found, dropped = orders.graph, list[Finding](), False
         for held, mode, held_at in event.held:
+            edge = (held, event.target)
+            if len(graph.evidence) >= MAX_INSTANCE_ORDERS and edge not in graph.evidence:
+                dropped = True
+                continue
             witness = Witness(
                 event.owner, event.guards, event.origin, mode, event.mode, held_at, event.trace, event.allowed
             )
-            news, cyclic = graph.add(held, event.target, witness)
-            worth = worth or (news and cyclic)
-        return self.findings(event.lock_class, graph) if worth else []
+            news, cyclic = graph.add(*edge, witness)
+            if orders.grade < 0:
+                orders.grade = 0
+                found.append(self._finding(lock_class, witness, "once", "unlikely"))
+            if news and cyclic and orders.grade < GRADES.index("possible"):
+                # once it is possible, more of the same says nothing new
+                cycle = self._engine.cycle_at_once(graph, edge)
+                if cycle is not None:
+                    orders.grade = max(orders.grade, GRADES.index(cycle.grade))
+                    found.append(self._finding(lock_class, cycle.witnesses[-1], "both", cycle.grade))
+        self._engine.dropped += dropped
+        orders.left_out += dropped
+        return found
 
-    def findings(self, lock_class: LockClass, graph: OrderGraph) -> list[Finding]:
-        """What the orders between instances of one class come to: one finding, for its best-graded cycle."""
+    def _forget_gone(self, lock_class: LockClass, orders: _Orders) -> None:
+        """Take out the orders of instances that are gone; what was learned from them stays.
+
+        Those that lie on a cycle are left in until the room is needed, since the verdict looks at all cycles at once.
+        """
+        full = len(orders.graph.evidence) >= MAX_INSTANCE_ORDERS
+        orders.best = self._best(lock_class, orders)
+        orders.graph = orders.graph.without(_Instance.is_gone, cyclic=full)  # type: ignore[arg-type]
+        left = len(orders.graph.evidence)
+        orders.look_at = max(_MANY, 2 * left)
+        orders.left_out = 0
+
+    def findings(self) -> list[Finding]:
+        """What the orders between instances come to: one finding a class, for its best-graded cycle."""
+        found = [self._best(c, orders) for c, orders in self._orders.items() if not c.handed_over]
+        return [finding for finding in found if finding is not None]
+
+    def _best(self, lock_class: LockClass, orders: _Orders) -> Finding | None:
+        graph = orders.graph
         within = components(graph.evidence)
         cycles = self._engine.judge(graph, within).cycles if within else []
+        found: Finding | None = None
         if cycles:
             best = max(cycles, key=lambda cycle: GRADES.index(cycle.grade))
-            witness, reason, grade = best.witnesses[-1], "both", best.grade
-        else:
-            every = [w for evidence in graph.evidence.values() for w in evidence.witnesses]
-            witness, reason, grade = min(every, key=Witness.sort_key), "once", "unlikely"
+            found = self._finding(lock_class, best.witnesses[-1], "both", best.grade)
+        elif graph.evidence:
+            witness = min((w for evidence in graph.evidence.values() for w in evidence.witnesses), key=Witness.sort_key)
+            found = self._finding(lock_class, witness, "once", "unlikely")
+        before = orders.best
+        if found is None or (before is not None and _weight(before) > _weight(found)):
+            return before
+        return found
+
+    def _finding(self, lock_class: LockClass, witness: Witness, reason: Any, grade: Grade) -> Finding:
         entry = Entry(lock_class.step(witness.held_mode), witness.held_at, False)
-        facts = NestingFacts(lock_class, entry, reason)  # type: ignore[arg-type]
-        place = witness.taken_at
-        return [
-            Finding("CTX003", grade, witness.owner, place, (lock_class.key,), facts, (lock_class,), witness.allowed)
-        ]
+        facts = NestingFacts(lock_class, entry, reason)
+        return Finding(
+            "CTX003", grade, witness.owner, witness.taken_at, (lock_class.key,), facts, (lock_class,), witness.allowed
+        )
+
+
+def _is_held_in(lock: Any, node: Node) -> bool:
+    """Whether a lock (or any object) is held in this node."""
+    holds = getattr(type(lock), "is_held_in", None)
+    if holds is not None:
+        return bool(holds(lock, node))
+    at = getattr(lock, "node", None)
+    return at is node or (type(at) is Reentry and at.node is node)
+
+
+def _weight(finding: Finding) -> tuple[int, bool]:
+    facts = finding.facts
+    return GRADES.index(finding.grade), isinstance(facts, NestingFacts) and facts.reason == "both"
 
 
 def guards_of(held: list[Node]) -> frozenset[LockClass]:

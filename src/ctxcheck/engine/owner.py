@@ -24,17 +24,19 @@ from ctxcheck.engine.sites import EMPTY, Trace
 
 if TYPE_CHECKING:
     from ctxcheck.engine.brackets import Bracket
+    from ctxcheck.engine.classes import LockClass
 
 
 class Node(dict["Step", "Node"]):
     """One position in an owner's trie; the dictionary holds its cached children.
 
     ``allows`` is what the owner may still do here (the intersection over the chain), ``trace``
-    where this owner first took this chain.  After a release in the middle the entries above hang
-    elsewhere: each new node ``stands_for`` the one that the lock still points to.
+    where this owner first took this chain, ``made_for`` a weak reference to the lock that it then took.
+    After a release in the middle the entries above hang elsewhere: each new node ``stands_for`` the one that the lock
+    still points to.
     """
 
-    __slots__ = ("_stands_for", "allows", "parent", "state", "step", "trace")
+    __slots__ = ("_stands_for", "allows", "made_for", "parent", "state", "step", "trace")
 
     allows: int
     parent: Node
@@ -49,6 +51,7 @@ class Node(dict["Step", "Node"]):
         self.state = state
         self.allows = EVERYTHING if parent is None else parent.allows & ~step.takes
         self.trace: Trace = trace
+        self.made_for: Callable[[], Any] | None = None
 
     def __missing__(self, step: Step) -> Node | None:
         return None
@@ -130,12 +133,14 @@ class OwnerState:
 
     ``cur`` is its chain, ``drops`` the nodes that others released for it, ``instances`` the held locks
     of classes whose instances matter, ``waiting`` the lock that it is blocked on, ``brackets`` its
-    open ranges.  ``engine`` is the validator that it reports to, or ``None`` when off.
+    open ranges, ``cached`` the nodes of its trie that have a child for each lock class.  ``engine`` is the
+    validator that it reports to, or ``None`` when off.
     """
 
     __slots__ = (
         "__weakref__",
         "brackets",
+        "cached",
         "cur",
         "drops",
         "ended",
@@ -155,6 +160,7 @@ class OwnerState:
         self.instances: list[tuple[Node, Any]] = []
         self.waiting: Any = None
         self.brackets: list[Bracket] = []
+        self.cached: dict[LockClass, list[Node]] = {}
         self.ended: bool = False
 
     def is_current(self) -> bool:
@@ -195,6 +201,7 @@ class OwnerState:
         self.cur = VOID
         self.root = VOID
         self.instances = []
+        self.cached = {}
         while nodes:
             node = nodes.pop()
             size += len(node)

@@ -45,6 +45,12 @@ PATIENCE: Final = 0.2
 #: Cached nodes of all tries together; beyond it chains are validated each time, and counted.
 MAX_NODES: Final = 500_000
 
+#: Traces, and sets of guards, that are looked up to be shared.
+MAX_SHARED: Final = 100_000
+#: Orders that are told of when they appear, and edges looked at for it; the verdict tells of what comes after.
+MAX_AT_ONCE: Final = 1_000
+SEARCH_AT_ONCE: Final = 4_000_000
+
 _serials: Final = itertools.count(1).__next__
 
 
@@ -112,6 +118,10 @@ class Validator:
         self._left_held: dict[Node, Finding] = {}
         #: owners that wait for a lock of their own, and may be waiting for a hand-off
         self.provisional: dict[OwnerState, Finding] = {}
+        self._traces: dict[tuple[Any, ...], Trace] = {}
+        self._guard_sets: dict[frozenset[LockClass], frozenset[LockClass]] = {}
+        self._told_at_once: int = 0
+        self._search_at_once: int = SEARCH_AT_ONCE
         self._before: dict[LockClass, tuple[int, int]] = {}
         self._outer: dict[LockClass, tuple[bool, bool]] = {}
 
@@ -193,7 +203,8 @@ class Validator:
         assert mode is not None
         state.owner.learn_name()
         self.seen.add(lock_class)
-        node = Node(parent, step, state, capture(2))
+        node = Node(parent, step, state, self._shared(capture(2)))
+        node.made_for = weakref.ref(lock)
         held = list(parent.held())
         cacheable = not lock_class.nested
         if any(entry.step.lock_class is lock_class for entry in held):
@@ -210,7 +221,16 @@ class Validator:
         self.chains += 1
         if cacheable and self._room():
             parent[step] = node
+            state.cached.setdefault(lock_class, []).append(parent)
+            if lock_class.nested:  # since a moment ago
+                parent.pop(step, None)
         return node
+
+    def _shared(self, trace: Trace) -> Trace:
+        """One and the same trace for one and the same stack: a program has many more edges than places."""
+        if len(self._traces) >= MAX_SHARED:
+            self._traces.clear()
+        return self._traces.setdefault((trace.lastis, *map(id, trace.codes)), trace)
 
     def enter(self, state: OwnerState, step: ContextStep) -> Node:
         """Return the node for a context entered here; made, and cached, if need be."""
@@ -298,20 +318,37 @@ class Validator:
             for source, mode, _ in event.held
             if source.kind.guards and not mode.shared and not source.handed_over
         )
+        if len(self._guard_sets) >= MAX_SHARED:
+            self._guard_sets.clear()
+        guards = self._guard_sets.setdefault(guards, guards)
         found: list[Finding] = []
         for source, mode, held_at in event.held:
             witness = Witness(event.owner, guards, event.origin, mode, event.mode, held_at, event.trace, event.allowed)
             edge = (source, event.target)
             news, cyclic = self.graph.add(*edge, witness)
             if news and cyclic:
-                within = self.graph.component(edge)
-                cycle = best_cycle(
-                    edge, self.graph.evidence, owners=self.owners, is_single=self.is_single, within=within
-                )
+                cycle = self.cycle_at_once(self.graph, edge)
                 if cycle is not None:
                     found.append(self.order_finding(cycle, event.owner, event.trace))
                     self._broken_orders[edge] = found[-1]
         return found
+
+    def cycle_at_once(self, graph: OrderGraph, edge: Edge) -> Cycle | None:
+        """The best cycle through an edge that is new.
+
+        After so much of it that a knot of locks must have been met, only an edge's opposite is looked for, and in the
+        end nothing: the verdict will tell of the rest.
+        """
+        if self._told_at_once >= MAX_AT_ONCE:
+            return None
+        within = graph.component(edge) if self._search_at_once > 0 else set(edge)
+        successors = {node: graph.successors[node] & within for node in within}
+        self._search_at_once -= sum(map(len, successors.values()))
+        cycle = best_cycle(
+            edge, graph.evidence, owners=self.owners, is_single=self.is_single, within=within, successors=successors
+        )
+        self._told_at_once += cycle is not None
+        return cycle
 
     def judge(self, graph: OrderGraph, within: set[LockClass]) -> Verdict:
         """The verdict over a part of a graph, as this session sees owners and guards."""
@@ -363,10 +400,7 @@ class Validator:
         verdict = self.judge(self.graph, within) if within else Verdict()
         self.cut = verdict.cut
         found = [self.order_finding(cycle) for cycle in verdict.cycles]
-        for lock_class, graph in self.nesting.graphs.items():
-            if graph.evidence and not lock_class.handed_over:
-                found += self.nesting.findings(lock_class, graph)
-        return found
+        return found + self.nesting.findings()
 
     # --- waiting ----------------------------------------------------------------
 

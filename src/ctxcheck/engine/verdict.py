@@ -28,10 +28,13 @@ from ctxcheck.engine.rules import Grade
 Owners = Literal["assumed", "observed"]
 _Reason = Literal["", "guarded", "one owner", "timed", "handed over", "readers"]
 
-#: Steps of the search for one edge's best cycle, of a whole verdict (a few microseconds each), and of the choice of
-#: witnesses for one cycle.
+#: Steps of the search for one edge's best cycle, of a whole verdict (a microsecond or so each; more where there are
+#: more edges), and of the choice of witnesses for one cycle.
 MAX_SEARCH_STEPS: Final = 20_000
 MAX_WORK: Final = 400_000
+WORK_AN_EDGE: Final = 8
+#: Cycles that one verdict reports: beyond it nobody reads them, and each takes a while to be put into words.
+MAX_CYCLES: Final = 2_000
 MAX_CHOICES: Final = 4_096
 
 
@@ -54,7 +57,7 @@ class Cycle:
 @final
 @dataclass(slots=True)
 class Verdict:
-    """The cycles that are reported, and how many edges' searches were cut short."""
+    """The cycles that are reported, and for how many edges the search was cut short, or its cycle left out."""
 
     cycles: list[Cycle] = field(default_factory=list[Cycle])
     cut: int = 0
@@ -71,18 +74,24 @@ def judge(
 
     Each edge that lies on a cycle is covered by its best-graded, then shortest, then smallest cycle, those of two edges
     for all edges first, so that a bound on the work can't cut them; one finding a cycle.
+
+    Cost: near-linear in the edges where most cycles are of two; bounded by a multiple of the edges in any case.
     """
     verdict = Verdict()
     search = _Search(evidence, owners, is_single, within)
     edges = [(source, target) for source in sorted(search.edges, key=_key) for target in search.edges[source]]
+    search.give(WORK_AN_EDGE * len(edges))
     covered: set[Edge] = set()
     # what is possible first: that an edge is part of an unlikely cycle says nothing against its other ones
     for find in (search.of_two, search.of_three, search.longer, search.shortest):
         for edge in edges:
             if edge not in covered and (classes := find(*edge)) is not None:
-                verdict.cycles.append(search.grade(classes))
                 covered.update(_edges_of(classes))
-    verdict.cut = search.cut
+                if len(verdict.cycles) < MAX_CYCLES:
+                    verdict.cycles.append(search.grade(classes))
+                else:
+                    search.cut.add(edge)
+    verdict.cut = len(search.cut)
     return verdict
 
 
@@ -93,13 +102,14 @@ def best_cycle(
     owners: Owners,
     is_single: Callable[[LockClass], bool],
     within: set[LockClass],
+    successors: dict[LockClass, set[LockClass]] | None = None,
 ) -> Cycle | None:
     """The best-graded, then shortest, then smallest cycle through one edge, if there is one.
 
     Arguments as for :func:`judge`.  What a new edge is told by at once: :func:`judge` may cover the edge by another of
-    its cycles in the end.
+    its cycles in the end.  ``successors`` are the edges among ``within``, where the caller knows them.
     """
-    return _Search(evidence, owners, is_single, within, work=MAX_WORK // 10).best(*edge)
+    return _Search(evidence, owners, is_single, within, successors, work=MAX_WORK // 10).best(*edge)
 
 
 def components(evidence: dict[Edge, Evidence]) -> set[LockClass]:
@@ -191,6 +201,7 @@ class _Search:
         owners: Owners,
         is_single: Callable[[LockClass], bool],
         within: set[LockClass],
+        successors: dict[LockClass, set[LockClass]] | None = None,
         work: int = MAX_WORK,
     ) -> None:
         self._work: int = work
@@ -199,20 +210,26 @@ class _Search:
         self._is_single: Callable[[LockClass], bool] = is_single
         self._single: dict[LockClass, bool] = {}
         self._ways: dict[tuple[Edge, bool], list[_Way]] = {}
-        self._distances: dict[LockClass, dict[LockClass, int]] = {}
+        self._distances: tuple[LockClass | None, dict[LockClass, int]] = (None, {})
         self._together: dict[tuple[Edge, Edge], bool] = {}
         self._cores: dict[Edge, _Core] = {}
         self._beside: dict[tuple[LockClass, bool], _Core] = {}
-        self.cut: int = 0
+        #: edges whose search was cut short
+        self.cut: set[Edge] = set()
         #: every edge; targets in key order
         self.edges: dict[LockClass, list[LockClass]] = {}
         self._sources: dict[LockClass, list[LockClass]] = {}
-        for source, target in evidence:
+        among = evidence if successors is None else ((a, b) for a, targets in successors.items() for b in targets)
+        for source, target in among:
             if source in within and target in within:
                 self.edges.setdefault(source, []).append(target)
                 self._sources.setdefault(target, []).append(source)
         for targets in self.edges.values():
             targets.sort(key=_key)
+
+    def give(self, work: int) -> None:
+        """Allow this many steps more."""
+        self._work += work
 
     def best(self, source: LockClass, target: LockClass) -> Cycle | None:
         """The best cycle through one edge: shortest first, so the first *possible* one settles it."""
@@ -252,14 +269,24 @@ class _Search:
     # --- paths ------------------------------------------------------------------
 
     def _distance(self, goal: LockClass) -> dict[LockClass, int]:
-        """The fewest edges that lead from each class to ``goal``."""
-        found = self._distances.get(goal)
-        if found is None:
-            found = self._distances[goal] = _distances(self.edges, goal)
-        return found
+        """The fewest edges that lead from each class to ``goal``; that of the last goal is kept."""
+        if self._distances[0] is not goal:
+            self._work -= sum(map(len, self.edges.values()))
+            self._distances = (goal, _distances(self.edges, goal))
+        return self._distances[1]
+
+    def _out_of_work(self, edge: Edge) -> bool:
+        """Whether the search for this edge's cycle has to be given up before it begins."""
+        if self._work <= 0:
+            self.cut.add(edge)
+        return self._work <= 0
 
     def shortest(self, source: LockClass, target: LockClass) -> tuple[LockClass, ...] | None:
         """The shortest, then smallest cycle through an edge, whatever its grade."""
+        if source in self.edges.get(target, ()):
+            return (source, target)
+        if self._out_of_work((source, target)):
+            return None
         distance = self._distance(source)
         if target not in distance:
             return None
@@ -281,10 +308,14 @@ class _Search:
         if self._hopeless(source, target):
             return None
         first = self._extend([], [source, target], closed=False)
+        if first is None or self._out_of_work((source, target)):
+            return None
         before = set(self._sources.get(source, ()))
-        for node in self.edges.get(target, ()) if first is not None else ():
+        self._work -= len(before)
+        for node in self.edges.get(target, ()):
+            self._work -= 1
             if node in before and node is not source and self._worth():
-                second = self._extend(first or [], [source, target, node], closed=False)
+                second = self._extend(first, [source, target, node], closed=False)
                 if second and self._extend(second, [source, target, node, source], closed=True) is not None:
                     return (source, target, node)
         return None
@@ -292,10 +323,9 @@ class _Search:
     def longer(self, source: LockClass, target: LockClass) -> tuple[LockClass, ...] | None:
         """The shortest, then smallest possible cycle of four edges or more; gives up after a while."""
         first = self._extend([], [source, target], closed=False)
-        if target not in self._distance(source) or first is None or self._hopeless(source, target):
+        if first is None or self._hopeless(source, target) or self._out_of_work((source, target)):
             return None
-        if self._work <= 0:
-            self.cut += 1
+        if target not in self._distance(source):
             return None
         # what can't be together with the edge itself is out of the question from the beginning
         edges = {
@@ -322,7 +352,7 @@ class _Search:
                         continue
                     steps += 1
                     if steps > MAX_SEARCH_STEPS or not self._worth():
-                        self.cut += 1
+                        self.cut.add((source, target))
                         return None
                     choice = self._extend(choices[-1], [*path, node], closed=node is source)
                     if choice is None:

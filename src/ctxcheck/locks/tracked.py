@@ -148,6 +148,10 @@ class Tracked:
         serial = self._mine(state)
         return None if serial is None else self._holds[serial][-1]
 
+    def is_held_in(self, node: Node) -> bool:
+        """Whether one of its holds is this node."""
+        return any(node in holds for holds in list(self._holds.values()))
+
     @property
     def node(self) -> Node | None:
         """The node of some holder, for who waits for whom."""
@@ -207,6 +211,8 @@ class Tracked:
                 holds += (node,)
                 if node is not VOID:
                     st.cur = node
+                    if self.lock_class.nested:
+                        slowpath.consult(st.engine.nesting.remember, st, node, self)
             st.waiting = None
             st.engine.no_longer_blocked(st)
         except BaseException:

@@ -46,7 +46,7 @@ def summary(
         found += f", {allowed:,} allowed" if allowed else ""
         parts = [found] if sure else [found, f"{_checked(counts)} checked"]
     if counts.dropped:
-        parts.append(f"incomplete: {count_of(counts.dropped, 'event')} not checked")
+        parts.append(f"incomplete: {count_of(counts.dropped, 'event')} beyond a limit, not fully checked")
     status = _status(program_status, exit_status)
     if status and (sure or program_status or exit_status or _nothing(counts)):
         parts.append(status)
