@@ -243,7 +243,7 @@ class Nesting:
 
 def _is_held_in(lock: Any, node: Node) -> bool:
     """Whether a lock (or any object) is held in this node."""
-    holds = getattr(type(lock), "is_held_in", None)
+    holds: Any = getattr(lock.__class__, "is_held_in", None)
     if holds is not None:
         return bool(holds(lock, node))
     at = getattr(lock, "node", None)

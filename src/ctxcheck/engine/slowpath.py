@@ -317,7 +317,7 @@ def rerelease(lock: Any, state: OwnerState) -> None:
         if ours or (node is not None and lock._is_owned()):
             lock.node = None
             if not consult(drop, lock.step.lock_class, node, state):
-                node.state.drops.append(node)
+                node.state.drops.append(node)  # pyright: ignore[reportOptionalMemberAccess]
         elif state.engine is not None and state.cur is not VOID:
             _note_refused(lock, state, node)
         released = True

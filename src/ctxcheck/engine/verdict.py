@@ -73,7 +73,9 @@ def judge(
     instance only, so that holding it really keeps others out.
 
     Each edge that lies on a cycle is covered by its best-graded, then shortest, then smallest cycle, those of two edges
-    for all edges first, so that a bound on the work can't cut them; one finding a cycle.
+    for all edges first, so that a bound on the work can't cut them; one finding a cycle.  An unlikely cycle says
+    nothing new where it is one that was told, with a longer way through the same critical section: to take A to Z in
+    one order, and once Z before A, is one mistake and not one for each lock between them.
 
     Cost: near-linear in the edges where most cycles are of two; bounded by a multiple of the edges in any case.
     """
@@ -82,11 +84,15 @@ def judge(
     edges = [(source, target) for source in sorted(search.edges, key=_key) for target in search.edges[source]]
     search.give(WORK_AN_EDGE * len(edges))
     covered: set[Edge] = set()
+    told: set[tuple[LockClass, ...]] = set()
     # what is possible first: that an edge is part of an unlikely cycle says nothing against its other ones
     for find in (search.of_two, search.of_three, search.longer, search.shortest):
         for edge in edges:
             if edge not in covered and (classes := find(*edge)) is not None:
                 covered.update(_edges_of(classes))
+                if find == search.shortest and search.says_no_more(classes, told):
+                    continue
+                told.add(_canonical(classes))
                 if len(verdict.cycles) < MAX_CYCLES:
                     verdict.cycles.append(search.grade(classes))
                 else:
@@ -170,6 +176,12 @@ def _key(lock_class: LockClass) -> str:
 
 def _edges_of(classes: tuple[LockClass, ...]) -> list[Edge]:
     return [(a, classes[(i + 1) % len(classes)]) for i, a in enumerate(classes)]
+
+
+def _canonical(classes: tuple[LockClass, ...]) -> tuple[LockClass, ...]:
+    """The same cycle from its smallest key on."""
+    smallest = min(range(len(classes)), key=lambda i: classes[i].key)
+    return classes[smallest:] + classes[:smallest]
 
 
 #: A witness, and those of its guards that really keep others out.
@@ -407,12 +419,23 @@ class _Search:
         owners = {witness.owner for witness, _ in ways}
         return owners.pop() if self._distinct and len(owners) == 1 else None
 
+    def says_no_more(self, classes: tuple[LockClass, ...], told: set[tuple[LockClass, ...]]) -> bool:
+        """Whether a cycle that was told becomes this one by going through locks that were held on the way."""
+        while _canonical(classes) not in told:
+            for i, inner in enumerate(classes):
+                seen = self._evidence.get((classes[i - 1], classes[(i + 1) % len(classes)]))
+                if len(classes) > 2 and seen is not None and any(inner in w.guards for w in seen.witnesses):
+                    classes = classes[:i] + classes[i + 1 :]
+                    break
+            else:
+                return False
+        return True
+
     # --- witnesses ----------------------------------------------------------------
 
     def grade(self, classes: tuple[LockClass, ...]) -> Cycle:
         """Grade one cycle by the best joint choice of a witness an edge."""
-        smallest = min(range(len(classes)), key=lambda i: classes[i].key)
-        classes = classes[smallest:] + classes[:smallest]
+        classes = _canonical(classes)
         pairs = _edges_of(classes)
         every = [self.ways(pair, timed=True) for pair in pairs]
         blocking = [self.ways(pair, timed=False) for pair in pairs]
