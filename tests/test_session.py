@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 import ctxcheck
-from ctxcheck import checking
+from ctxcheck import checking, fastpath
 from ctxcheck.session import Session
 
 
@@ -89,6 +89,20 @@ def test_a_session_starts_with_nothing_known_and_the_inner_one_gets_the_events()
         assert outer.violations == []
         pair.back()
         assert found(outer) == [("CTX001", "possible")]
+
+
+def test_a_session_is_one_run() -> None:
+    session = checking()
+    with session:
+        with pytest.raises(RuntimeError, match="this session is running: make a new one for each run"), session:
+            pass
+        with checking() as inner:
+            ctxcheck.assert_held(ctxcheck.Lock(name="reused"))
+        assert [v.rule for v in inner.violations] == ["CTX301"]
+    with pytest.raises(RuntimeError, match="this session has ended"), session:
+        pass
+    assert fastpath.engine() is None
+    assert session.violations == []
 
 
 def test_one_finding_a_fingerprint_with_a_count() -> None:
@@ -221,6 +235,11 @@ def test_bad_options_are_one_clear_line(options: dict[str, Any], message: str) -
     with pytest.raises(ValueError, match=message) as caught:
         checking(**options)
     assert "\n" not in str(caught.value)
+
+
+def test_a_string_in_place_of_a_list_of_rules() -> None:
+    with pytest.raises(TypeError, match=r"^select='CTX1' is one string; give a list of rules: select=\['CTX1'\]$"):
+        checking(select="CTX1")
 
 
 def test_held_locks_in_the_order_of_their_acquisition() -> None:

@@ -119,6 +119,7 @@ class Session:
         self._where: Any = None
         self._verdict: list[Finding] | None = None
         self._acquisitions: int = 0
+        self._started: bool = False
         self._stopped: bool = False
         after = float(deadlock_after)
         self.engine: Validator = Validator(self._record, self._withdraw, owners=owners, deadlock_after=after)
@@ -127,7 +128,15 @@ class Session:
     # --- running ---------------------------------------------------------------
 
     def start(self) -> None:
-        """Become the session that events go to; an outer one is suspended until :meth:`stop`."""
+        """Become the session that events go to; an outer one is suspended until :meth:`stop`.
+
+        Raises:
+            RuntimeError: it was started before; a session is one run.
+        """
+        if self._started:
+            state = "has ended" if self._stopped else "is running"
+            raise RuntimeError(f"this session {state}: make a new one for each run, with ctxcheck.checking()")
+        self._started = True
         slowpath.on_fault.append(self._fault)
         self.engine.begin()
         self._acquisitions = slowpath.acquisitions()
@@ -424,6 +433,8 @@ def _one_of(what: str, value: object, allowed: Iterable[str], more: str = "") ->
 
 
 def _codes(what: str, names: Iterable[str]) -> list[str]:
+    if isinstance(names, str):
+        raise TypeError(f"{what}={names!r} is one string; give a list of rules: {what}=[{names!r}]")
     by_slug = {rule.slug: rule.code for rule in RULES.values()}
     codes: list[str] = []
     for name in names:
