@@ -300,6 +300,38 @@ def test_allow_accepts_with_a_reason() -> None:
     assert session.failures == []
 
 
+def test_what_is_left_behind_is_accepted_where_it_was_taken() -> None:
+    lock, bracket = ctxcheck.RLock(name="left"), ctxcheck.range_("left")
+
+    def leave() -> None:
+        with ctxcheck.allow("CTX203", "CTX303", reason="the process ends with it"):
+            lock.acquire()
+            bracket.start()
+        forgotten.acquire()
+
+    forgotten = ctxcheck.RLock(name="forgotten")
+    with checking(select=["CTX203", "CTX303"]) as session:
+        in_thread(leave)
+    assert sorted((v.rule, v.allowed_by) for v in session.violations if v.allowed_by) == [
+        ("CTX203", "the process ends with it"),
+        ("CTX303", "the process ends with it"),
+    ]
+    assert [v.locks for v in session.failures] == [("forgotten",)]
+
+
+def test_a_free_range_that_nobody_closed_is_told_at_the_end() -> None:
+    with checking() as session:
+        ctxcheck.range_("batch", key="mails", owner="any").start()
+        assert session.violations == []
+    (violation,) = session.violations
+    assert (violation.rule, violation.grade) == ("CTX203", "possible")
+    assert violation.message == (
+        "range left open: nobody has closed `batch` on 'mails', which thread 'MainThread' opened, at the end of the "
+        "checking block"
+    )
+    assert session.failures == [violation]
+
+
 def test_an_unallowed_way_to_the_same_finding_is_not_accepted() -> None:
     pair = Pair()
     with checking() as session:

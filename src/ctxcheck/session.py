@@ -161,7 +161,7 @@ class Session:
         finally:
             try:
                 # closed first: to leave the thread-local state behind looks like the end of every thread that has one
-                self.engine.close()
+                self.engine.close(how)
                 self._verdict = None if self.engine.broken else slowpath.consult(self.engine.verdict)
                 self._settle()
             finally:

@@ -170,7 +170,7 @@ class Validator:
             (lock_class.key, node.trace.function()),
             ReleaseFacts(lock_class, state.owner, entry, how),
             (lock_class,),
-            self.allowed(node, "CTX303"),
+            self.allowed(node.stands_for, "CTX303"),  # as it was acquired: what was around that has been left
         )
         if lock_class.kind.owned:
             self.emit(state, finding)
@@ -503,12 +503,12 @@ class Validator:
         """What will be reported at the end unless something redeems it until then."""
         return [f for f in self._left_held.values() if not any(c.handed_over for c in f.classes)]
 
-    def close(self) -> None:
+    def close(self, how: str = "run") -> None:
         """The session ends: settle what was provisional.  The graph stays readable."""
         if self.closed:
             return
         self.closed = True
-        settled = [*self.pending(), *self.provisional.values()]
+        settled = [*self.pending(), *self.provisional.values(), *ranges.never_closed(self, how)]
         self._left_held.clear()
         self.provisional.clear()
         for finding in settled:

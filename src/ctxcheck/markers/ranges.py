@@ -502,7 +502,7 @@ def range_(
     Args:
         name: of the bracket.
         key: which of the brackets of that name: any object; compared by identity, and by value if it is
-            a string, a number or a tuple of them.  By default the name alone.
+            a string, bytes, an integer or a tuple of them.  By default the name alone.
         span: the pair (start, end) that it covers, half-open.
         sleeps, owner, why: as for :func:`range_start`.
 
