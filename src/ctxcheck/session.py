@@ -155,8 +155,8 @@ class Session:
         self._acquisitions = slowpath.acquisitions() - self._acquisitions
         active = fastpath.engine() is self.engine
         try:
-            state = fastpath.current()
-            if active and state.engine is self.engine:
+            state = fastpath.known()
+            if active and state is not None and state.engine is self.engine:
                 self.engine.end_owner(state, how)
         finally:
             try:
@@ -236,7 +236,9 @@ class Session:
 
     def held_locks(self) -> list[str]:
         """The display names of the locks that the calling owner holds, in the order of their acquisition."""
-        state = fastpath.current()
+        state = fastpath.known()
+        if state is None:
+            return []
         state.settle()
         names = [n.step.lock_class.name for n in state.cur.held() if n.step.lock_class is not None]
         return names[::-1]
@@ -252,6 +254,7 @@ class Session:
             acquisitions=total,
             marked_calls=engine.contexts,
             dropped=engine.dropped + engine.cut,
+            threads=engine.begun,
         )
 
     def graph(self) -> dict[str, Any]:
@@ -484,7 +487,7 @@ def held_locks() -> list[str]:
 def _after_fork_in_child() -> None:
     engine = fastpath.engine()
     for session in _sessions:
-        session.engine.after_fork(None if session.engine is not engine else fastpath.current())
+        session.engine.after_fork(None if session.engine is not engine else fastpath.known())
 
 
 if hasattr(os, "register_at_fork"):

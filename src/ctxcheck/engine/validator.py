@@ -95,6 +95,8 @@ class Validator:
         self.broken: bool = False
         self.chains: int = 0
         self.contexts: int = 0
+        #: owners that took a step; may lose some where many begin at the same moment, but never all
+        self.begun: int = 0
         self.dropped: int = 0
         self.cut: int = 0
         self.seen: set[LockClass] = set()
@@ -134,6 +136,7 @@ class Validator:
         """Make the state of the calling thread."""
         state = OwnerState(Owner(_serials(), get_ident()), self)
         self._states[state.owner.serial] = weakref.ref(state)
+        self.begun += 1
         return state
 
     def live_states(self) -> list[OwnerState]:
