@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from ctxcheck import fastpath
-from ctxcheck.engine.brackets import MAX_KEYS, Point, covers, describe_span, same_span
+from ctxcheck.engine.brackets import MAX_KEYS, Point, covers, describe_key, describe_span, same_span
 from ctxcheck.engine.errors import ViolationError
 from ctxcheck.markers import allow, atomic, range_, range_end, range_start, within_range
 
@@ -940,6 +940,13 @@ def test_a_scope_that_is_run_again_is_not_refused() -> None:
 
 
 # --- the engine's own ----------------------------------------------------------------------------------
+
+
+def test_keys_in_words() -> None:
+    assert describe_key(("a", (1, None), Mm())) == "('a', (1, None), <Mm>)"
+    assert describe_key((1,)) == "(1,)"
+    assert describe_key(tuple(range(9))) == "(0, 1, 2, 3, ...)"
+    assert describe_key(None) == ""
 
 
 def test_points_and_spans() -> None:

@@ -22,6 +22,8 @@ from ctxcheck.engine.sites import Trace
 TIMELINE: Final = 32
 #: Keys of one bracket name whose timelines are kept.
 MAX_KEYS: Final = 256
+#: Parts of a key that are shown.
+MAX_PARTS: Final = 4
 
 #: What is compared by value: never a class of the program's, whose ``==`` could run anything.
 _BY_VALUE: Final = frozenset((str, int, bytes, bool))
@@ -117,6 +119,12 @@ def same_span(a: Span | None, b: Span | None) -> bool:
 
 def describe_key(key: Any) -> str:
     """A key in words: its value if it is plain, else its type (a ``repr`` could run anything)."""
+    if type(key) is tuple:
+        everything: tuple[Any, ...] = key
+        parts = [describe_key(part) or "None" for part in everything[:MAX_PARTS]]
+        if len(everything) > MAX_PARTS:
+            parts.append("...")
+        return f"({', '.join(parts)}{',' if len(parts) == 1 else ''})"
     if type(key) in _BY_VALUE:
         return repr(key)
     if key is None:

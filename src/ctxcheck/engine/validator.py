@@ -456,7 +456,9 @@ class Validator:
 
     def report_held(self, state: OwnerState, facts: HeldFacts, trace: Trace, key: str) -> None:
         """``requires_lock``, ``assert_held`` or ``assert_not_held`` fails (CTX301)."""
-        identity = (key, facts.function, str(facts.wanted), trace.function())
+        # held the other way is another mistake than not held
+        otherwise = ("otherwise",) if facts.wanted and facts.entry is not None else ()
+        identity = (key, facts.function, str(facts.wanted), trace.function(), *otherwise)
         allowed = self.allowed(state.cur, "CTX301")
         state.owner.learn_name()
         self.emit(state, Finding("CTX301", "certain", state.owner, trace, identity, facts, (), allowed))

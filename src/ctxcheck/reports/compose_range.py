@@ -226,7 +226,7 @@ def _unpaired(draft: Draft, facts: RangeFacts) -> None:
     _show_closed(draft, facts)
     _show_opened(draft, facts)
     if not again:
-        draft.note("there was no start with this name and key that this owner could close")
+        draft.note("since checking started there was no start with this name and key that this owner could close")
     draft.help("call the end once for each start, from the same place: a `with` block, or a `finally`")
     draft.help("pass the end the same key as the start, best from one variable")
     draft.help("if the start failed, don't call the end: no range was opened")
