@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import _thread
 import asyncio
 import contextlib
 import gc
+import signal
 import threading
 import weakref
 from collections.abc import AsyncGenerator, Callable, Iterator
@@ -14,6 +16,7 @@ from typing import Any
 import pytest
 
 from ctxcheck import fastpath
+from ctxcheck.engine import ranges
 from ctxcheck.engine.brackets import MAX_KEYS, Point, covers, describe_key, describe_span, same_span
 from ctxcheck.engine.errors import ViolationError
 from ctxcheck.markers import allow, atomic, range_, range_end, range_start, within_range
@@ -265,6 +268,87 @@ def test_an_end_that_raises_closes(check: Check) -> None:
     assert check.rules == ["CTX205"]
     assert check.inside == ["lock"]
     lock.release()
+
+
+class Interrupted(Exception):
+    """What a signal handler raises."""
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("owner", ["self", "any"])
+def test_a_start_that_is_interrupted_opens_nothing(
+    check: Check, monkeypatch: pytest.MonkeyPatch, when: str, owner: Any
+) -> None:
+    @range_start("interrupted", owner=owner)
+    def begin() -> None: ...
+
+    real = ranges.open_range
+
+    def open_range(*args: Any, **options: Any) -> None:
+        if when == "after":
+            real(*args, **options)
+        raise Interrupted
+
+    monkeypatch.setattr(ranges, "open_range", open_range)
+    for start_it in (begin, range_("interrupted", owner=owner).start):
+        with pytest.raises(Interrupted):
+            start_it()
+    assert check.inside == []
+    assert check.engine.book.everywhere == fastpath.current().brackets == []
+
+
+@pytest.mark.parametrize(("function", "when"), [
+    ("find_fitting", "before"), ("find_fitting", "after"), ("close_range", "before"), ("close_range", "after"),
+])  # fmt: skip
+def test_an_end_that_is_interrupted_closes(
+    check: Check, monkeypatch: pytest.MonkeyPatch, function: str, when: str
+) -> None:
+    @range_end("interrupted")
+    def finish() -> None: ...
+
+    real = getattr(ranges, function)
+    block = range_("interrupted")
+    block.start()
+    for end_it in (finish, block.end, lambda: block.__exit__(None, None, None)):
+        block.start()
+        once = iter([True])
+
+        def interrupted(*args: Any, **options: Any) -> Any:
+            if when == "before" and next(once, False):
+                raise Interrupted
+            result = real(*args, **options)
+            if next(once, False):
+                raise Interrupted
+            return result
+
+        monkeypatch.setattr(ranges, function, interrupted)
+        with pytest.raises(Interrupted):
+            end_it()
+        monkeypatch.undo()
+        # one of the two, and no more
+        assert check.inside == ["interrupted"]
+        assert len(check.engine.book.everywhere) == len(fastpath.current().brackets) == 1
+    block.end()
+    assert check.rules == []
+
+
+def test_a_signal_at_the_end_of_a_block_comes_after_it(check: Check) -> None:
+    def handler(*_: object) -> None:
+        raise Interrupted
+
+    before = signal.signal(signal.SIGINT, handler)
+    block = range_("interrupted")
+    try:
+        block.__enter__()
+        with pytest.raises(Interrupted):  # noqa: PT012
+            # pending, and looked for at the entry of a function at the earliest
+            for _ in map(_thread.interrupt_main, (signal.SIGINT,)):
+                block.__exit__(None, None, None)
+                break
+            len("")
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert check.inside == []
 
 
 def test_unpaired_ends(check: Check, mm: Mm) -> None:

@@ -120,7 +120,7 @@ def same_span(a: Span | None, b: Span | None) -> bool:
 def describe_key(key: Any) -> str:
     """A key in words: its value if it is plain, else its type (a ``repr`` could run anything)."""
     if type(key) is tuple:
-        everything: tuple[Any, ...] = key
+        everything: tuple[Any, ...] = key  # pyright: ignore[reportUnknownVariableType]
         parts = [describe_key(part) or "None" for part in everything[:MAX_PARTS]]
         if len(everything) > MAX_PARTS:
             parts.append("...")

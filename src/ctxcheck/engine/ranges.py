@@ -15,7 +15,7 @@ from ctxcheck.engine.brackets import (
     same_key,
     same_span,
 )
-from ctxcheck.engine.findings import Entry, Finding, RangeFacts
+from ctxcheck.engine.findings import Entry, Finding, Moment, RangeFacts
 from ctxcheck.engine.owner import Node, Owner, OwnerState
 from ctxcheck.engine.rules import Grade
 from ctxcheck.engine.sites import EMPTY, Trace, capture
@@ -37,11 +37,13 @@ def open_range(
     sleepable: bool = True,
     because: Entry | None = None,
     why: str = "",
-) -> Bracket:
+    made: list[Bracket],
+) -> None:
     """Open a bracket for this owner.
 
     ``sleepable``: whether the owner could sleep when the start was called; ``because``: what forbade it.
-    A ``shared`` one counts for every owner and may be closed by any; it is on nobody's chain.
+    A ``shared`` one counts for every owner and may be closed by any; it is on nobody's chain.  It is put into ``made``
+    first: a signal handler may raise at any moment, and a start that raises opens nothing.
     """
     state.settle()
     state.owner.learn_name()
@@ -50,19 +52,36 @@ def open_range(
     bracket.sleepable = sleepable
     bracket.because = because
     bracket.allowed = engine.allowed(state.cur, "CTX203")
+    made.append(bracket)
     engine.book.opened(bracket)
     if not shared:
         step = engine.book.step(name)
         # not cached: a bracket stands for itself
         bracket.node = Node(state.cur, step, state, trace)
-        state.cur = bracket.node
         state.brackets.append(bracket)
-    return bracket
+        state.cur = bracket.node
+
+
+def shut(engine: Validator, state: OwnerState, bracket: Bracket, closed: Moment | None = None) -> None:
+    """Let a bracket be open no longer, whatever part of that is done already."""
+    if bracket.node is not None:
+        state.unlink(bracket.node)
+    if bracket in state.brackets:
+        state.brackets.remove(bracket)
+    if bracket in engine.book.everywhere:
+        engine.book.close(bracket, closed or bracket.opened)
+
+
+def find_fitting(engine: Validator, state: OwnerState, name: str, key: Any, span: Span | None) -> Bracket | None:
+    """The innermost open bracket of this name, key and span that this owner may close."""
+    candidates = engine.book.find_open(state, name, key, anyone=False)
+    return next((b for b in candidates if same_span(b.span, span)), None)
 
 
 def close_range(
     engine: Validator,
     state: OwnerState,
+    bracket: Bracket | None,
     name: str,
     key: Any,
     span: Span | None,
@@ -72,12 +91,11 @@ def close_range(
     trace: Trace,
     why: str = "",
 ) -> None:
-    """Close the innermost open bracket of this name, key and span; CTX202 if there is none."""
+    """Close ``bracket``, which :func:`find_fitting` found for this name, key and span; CTX202 if that is None."""
     state.settle()
     state.owner.learn_name()
-    candidates = engine.book.find_open(state, name, key, anyone=False)
-    fitting = [b for b in candidates if same_span(b.span, span)]
-    if not fitting:
+    if bracket is None:
+        candidates = engine.book.find_open(state, name, key, anyone=False)
         engine.book.note(name, key, moment("UNPAIRED", function, trace, state.owner))
         near, reason = (candidates[0], "other span") if candidates else _nearest(engine, state, name, key)
         again = engine.book.lately_closed(name, key)
@@ -85,7 +103,6 @@ def close_range(
             near, reason = again, "unpaired"
         _report(engine, state, "CTX202", name, reason, function, declared, key, span, near, trace, why)
         return
-    bracket = fitting[0]
     closed = moment("closes", function, trace, state.owner)
     engine.book.note(name, key, closed)
     try:
@@ -93,10 +110,7 @@ def close_range(
             _check_crossing(engine, state, bracket, function, declared, trace)
     finally:
         # closed all the same where the report of a crossing raises
-        if bracket.node is not None:
-            state.unlink(bracket.node)
-            state.brackets.remove(bracket)
-        engine.book.close(bracket, closed)
+        shut(engine, state, bracket, closed)
 
 
 def _check_crossing(
