@@ -369,3 +369,22 @@ def test_interrupted_by_the_keyboard_it_ends_as_python_does(tmp_path: Path) -> N
     assert process.returncode == -signal.SIGINT
     assert "KeyboardInterrupt" in errors
     assert errors.count("error[CTX001]") == 1
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        "import ctxcheck\nctxcheck.might_sleep()\n",
+        "import ctxcheck\n@ctxcheck.might_sleep\ndef f(): ...\nf()\n",
+        "import ctxcheck\n@ctxcheck.requires_lock(lambda: 3)\ndef f(): ...\ntry: f()\nexcept TypeError: pass\n",
+        "import ctxcheck\n@ctxcheck.range_start('r')\ndef f(): ...\n@ctxcheck.range_end('r')\ndef g(): ...\nf(); g()\n",
+    ],
+)
+def test_a_marked_call_that_is_no_context_was_checked(ctxcheck: Run, program: str) -> None:
+    result = ctxcheck("run", "--strict", "program.py", code=program)
+    assert result.stdout.endswith("ctxcheck: no violations; marked calls of 1 thread checked\n")
+    assert result.returncode == 0
+    # marked, and never called
+    result = ctxcheck("run", "--strict", "program.py", code="import ctxcheck\n@ctxcheck.might_sleep\ndef f(): ...\n")
+    assert "nothing was checked" in result.stdout
+    assert result.returncode == 1

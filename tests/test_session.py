@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 import ctxcheck
-from ctxcheck import checking
+from ctxcheck import checking, fastpath
 from ctxcheck.session import Session
 
 
@@ -89,6 +89,20 @@ def test_a_session_starts_with_nothing_known_and_the_inner_one_gets_the_events()
         assert outer.violations == []
         pair.back()
         assert found(outer) == [("CTX001", "possible")]
+
+
+def test_a_session_is_one_run() -> None:
+    session = checking()
+    with session:
+        with pytest.raises(RuntimeError, match="this session is running: make a new one for each run"), session:
+            pass
+        with checking() as inner:
+            ctxcheck.assert_held(ctxcheck.Lock(name="reused"))
+        assert [v.rule for v in inner.violations] == ["CTX301"]
+    with pytest.raises(RuntimeError, match="this session has ended"), session:
+        pass
+    assert fastpath.engine() is None
+    assert session.violations == []
 
 
 def test_one_finding_a_fingerprint_with_a_count() -> None:
@@ -223,6 +237,11 @@ def test_bad_options_are_one_clear_line(options: dict[str, Any], message: str) -
     assert "\n" not in str(caught.value)
 
 
+def test_a_string_in_place_of_a_list_of_rules() -> None:
+    with pytest.raises(TypeError, match=r"^select='CTX1' is one string; give a list of rules: select=\['CTX1'\]$"):
+        checking(select="CTX1")
+
+
 def test_held_locks_in_the_order_of_their_acquisition() -> None:
     pair = Pair()
     with checking() as session:
@@ -279,6 +298,38 @@ def test_allow_accepts_with_a_reason() -> None:
             pair.back()
     assert [(v.rule, v.allowed_by) for v in session.violations] == [("CTX001", "start-up only")]
     assert session.failures == []
+
+
+def test_what_is_left_behind_is_accepted_where_it_was_taken() -> None:
+    lock, bracket = ctxcheck.RLock(name="left"), ctxcheck.range_("left")
+
+    def leave() -> None:
+        with ctxcheck.allow("CTX203", "CTX303", reason="the process ends with it"):
+            lock.acquire()
+            bracket.start()
+        forgotten.acquire()
+
+    forgotten = ctxcheck.RLock(name="forgotten")
+    with checking(select=["CTX203", "CTX303"]) as session:
+        in_thread(leave)
+    assert sorted((v.rule, v.allowed_by) for v in session.violations if v.allowed_by) == [
+        ("CTX203", "the process ends with it"),
+        ("CTX303", "the process ends with it"),
+    ]
+    assert [v.locks for v in session.failures] == [("forgotten",)]
+
+
+def test_a_free_range_that_nobody_closed_is_told_at_the_end() -> None:
+    with checking() as session:
+        ctxcheck.range_("batch", key="mails", owner="any").start()
+        assert session.violations == []
+    (violation,) = session.violations
+    assert (violation.rule, violation.grade) == ("CTX203", "possible")
+    assert violation.message == (
+        "range left open: nobody has closed `batch` on 'mails', which thread 'MainThread' opened, at the end of the "
+        "checking block"
+    )
+    assert session.failures == [violation]
 
 
 def test_an_unallowed_way_to_the_same_finding_is_not_accepted() -> None:

@@ -301,7 +301,7 @@ class Run:
         lines = [
             f"an allow of {a.rule} accepted nothing: {a.reason!r}" for a in self.session.allowances if not a.used
         ]
-        if not counts.lock_classes and not counts.marked_calls:
+        if counts.nothing():
             lines.append("nothing was checked")
         return lines
 

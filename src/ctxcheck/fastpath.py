@@ -89,6 +89,12 @@ def current() -> OwnerState:
     return state
 
 
+def known() -> OwnerState | None:
+    """The calling owner's state, if it has taken a step in this session; to ask is none."""
+    state: OwnerState | None = getattr(_local, "st", None)
+    return state
+
+
 def engine() -> Validator | None:
     """The validator that events go to."""
     return _engine

@@ -119,6 +119,7 @@ class Session:
         self._where: Any = None
         self._verdict: list[Finding] | None = None
         self._acquisitions: int = 0
+        self._started: bool = False
         self._stopped: bool = False
         after = float(deadlock_after)
         self.engine: Validator = Validator(self._record, self._withdraw, owners=owners, deadlock_after=after)
@@ -127,7 +128,15 @@ class Session:
     # --- running ---------------------------------------------------------------
 
     def start(self) -> None:
-        """Become the session that events go to; an outer one is suspended until :meth:`stop`."""
+        """Become the session that events go to; an outer one is suspended until :meth:`stop`.
+
+        Raises:
+            RuntimeError: it was started before; a session is one run.
+        """
+        if self._started:
+            state = "has ended" if self._stopped else "is running"
+            raise RuntimeError(f"this session {state}: make a new one for each run, with ctxcheck.checking()")
+        self._started = True
         slowpath.on_fault.append(self._fault)
         self.engine.begin()
         self._acquisitions = slowpath.acquisitions()
@@ -146,13 +155,13 @@ class Session:
         self._acquisitions = slowpath.acquisitions() - self._acquisitions
         active = fastpath.engine() is self.engine
         try:
-            state = fastpath.current()
-            if active and state.engine is self.engine:
+            state = fastpath.known()
+            if active and state is not None and state.engine is self.engine:
                 self.engine.end_owner(state, how)
         finally:
             try:
                 # closed first: to leave the thread-local state behind looks like the end of every thread that has one
-                self.engine.close()
+                self.engine.close(how)
                 self._verdict = None if self.engine.broken else slowpath.consult(self.engine.verdict)
                 self._settle()
             finally:
@@ -227,7 +236,9 @@ class Session:
 
     def held_locks(self) -> list[str]:
         """The display names of the locks that the calling owner holds, in the order of their acquisition."""
-        state = fastpath.current()
+        state = fastpath.known()
+        if state is None:
+            return []
         state.settle()
         names = [n.step.lock_class.name for n in state.cur.held() if n.step.lock_class is not None]
         return names[::-1]
@@ -243,6 +254,7 @@ class Session:
             acquisitions=total,
             marked_calls=engine.contexts,
             dropped=engine.dropped + engine.cut + engine.graph.folded,
+            threads=engine.begun,
         )
 
     def graph(self) -> dict[str, Any]:
@@ -424,6 +436,8 @@ def _one_of(what: str, value: object, allowed: Iterable[str], more: str = "") ->
 
 
 def _codes(what: str, names: Iterable[str]) -> list[str]:
+    if isinstance(names, str):
+        raise TypeError(f"{what}={names!r} is one string; give a list of rules: {what}=[{names!r}]")
     by_slug = {rule.slug: rule.code for rule in RULES.values()}
     codes: list[str] = []
     for name in names:
@@ -473,7 +487,7 @@ def held_locks() -> list[str]:
 def _after_fork_in_child() -> None:
     engine = fastpath.engine()
     for session in _sessions:
-        session.engine.after_fork(None if session.engine is not engine else fastpath.current())
+        session.engine.after_fork(None if session.engine is not engine else fastpath.known())
 
 
 if hasattr(os, "register_at_fork"):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import _thread
 import asyncio
+import signal
 import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator
 from contextlib import contextmanager
@@ -808,3 +810,22 @@ def test_wrong_use(use: Callable[[], object], error: type[Exception], words: str
         use()
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_signal_at_the_end_of_a_block_comes_after_it(check: Check) -> None:
+    def handler(*_: object) -> None:
+        raise KeyError
+
+    before = signal.signal(signal.SIGINT, handler)
+    try:
+        for block in (atomic("a block"), allow("CTX101", reason="why")):
+            block.__enter__()
+            with pytest.raises(KeyError):  # noqa: PT012
+                # pending, and looked for at the entry of a function at the earliest
+                for _ in map(_thread.interrupt_main, (signal.SIGINT,)):
+                    block.__exit__(None, None, None)
+                    break
+                len("")
+            assert check.inside == []
+    finally:
+        signal.signal(signal.SIGINT, before)

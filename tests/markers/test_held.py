@@ -13,6 +13,7 @@ from ctxcheck import fastpath
 from ctxcheck.engine.classes import ACQUIRE, SEMAPHORE, SHARED, LockClass
 from ctxcheck.engine.errors import ViolationError
 from ctxcheck.engine.owner import Node, OwnerState, Unused
+from ctxcheck.locks.tracked import track
 from ctxcheck.markers import assert_held, assert_not_held, atomic, might_lock, requires_lock
 
 from .conftest import Check, PlainLock, make_lock, make_rlock, make_spin
@@ -295,6 +296,26 @@ def test_asserts(check: Check) -> None:
     assert check.rules == []
 
 
+def test_held_the_other_way_is_another_finding(check: Check) -> None:
+    class Rw:
+        def acquire(self, shared: bool = False) -> bool:
+            return True
+
+        def release(self) -> None: ...
+
+    lock = track(Rw(), name="rw", shared=True)
+
+    def write() -> None:
+        assert_held(lock, "exclusive")
+
+    with lock.shared():
+        write()
+    write()
+    first, second = check.findings
+    assert first.identity != second.identity
+    assert check.rules == ["CTX301", "CTX301"]
+
+
 def test_raise_mode(check: Check) -> None:
     check.raises = True
     ran: list[int] = []
@@ -446,6 +467,8 @@ def plain(a: int) -> None: ...
         (lambda: requires_lock(), TypeError, "requires_lock: it names no lock"),
         (lambda: requires_lock(3), TypeError, "requires_lock: 3 is no lock: it has no acquire()"),
         (lambda: requires_lock(SomeClass), TypeError, "the class SomeClass is no lock"),
+        (lambda: requires_lock(type(make_lock())), TypeError, "the class PlainLock is no lock"),
+        (lambda: assert_held(type(make_lock())), TypeError, "assert_held: the class PlainLock is no lock"),
         (lambda: requires_lock("a")(SomeClass), TypeError, "@requires_lock marks functions, and SomeClass is a class"),
         (lambda: requires_lock("b")(plain), ValueError, "lock='b' names no parameter of it; its parameters are a"),
         (lambda: requires_lock("a", mode="exclusiv"), ValueError, "did you mean 'exclusive'?"),

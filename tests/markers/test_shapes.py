@@ -398,6 +398,18 @@ def test_paths_through_what_another_decorator_made(decorate: Callable[[Any], Any
         assert idle.rules == []
 
 
+def test_a_parameter_with_the_name_of_what_packs_it(idle: Check) -> None:
+    idle.start()
+
+    def uses(args: Any, kwargs: Any = None) -> None: ...
+
+    mm = Mm()
+    requires_lock("args.ptl")(_decorated(uses))(mm)
+    assert idle.facts().lock == "ptl"
+    requires_lock("kwargs.ptl")(_decorated(uses))(1, kwargs=mm)
+    assert idle.facts().lock == "ptl"
+
+
 def test_callables_are_given_the_arguments(idle: Check) -> None:
     idle.start()
     given: list[object] = []

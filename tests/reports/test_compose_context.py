@@ -100,6 +100,23 @@ def test_a_marked_call_under_a_spin_lock(tmp_path: Path) -> None:
     assert "who holds `Ring.lock` must not sleep: others count on getting it at once" in violation.notes
 
 
+def test_a_check_in_the_function_that_entered_the_context(tmp_path: Path) -> None:
+    source = """
+def work():
+    with {}:
+        might_sleep()
+def outer():
+    work()
+outer()
+"""
+    violation = found(tmp_path, source.format('atomic("softirq")'))
+    assert violation.helps[0] == "do what may wait at bank.py:12 before `softirq` begins or after it ends"
+    violation = found(tmp_path, source.format("s"))
+    assert violation.helps[0] == (
+        "do what may wait at bank.py:12 before `Ring.lock` is taken (bank.py:11) or after it is released"
+    )
+
+
 def test_the_statement_is_named_after_its_function(tmp_path: Path) -> None:
     source = "def wait_for_it():\n    might_sleep()\ndef step():\n    wait_for_it()\nwith atomic('tick'):\n    step()\n"
     violation = found(tmp_path, source)

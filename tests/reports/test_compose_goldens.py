@@ -178,6 +178,8 @@ CASES: dict[str, tuple[str, str, str]] = {
     "ctx202": ("CTX202", MMU, "m.begin()\nm.end()\nm.end()\n"),
     "ctx202_never_opened": ("CTX202", MMU, "m.end()\n"),
     "ctx202_other_span": ("CTX202", MMU, "m.begin(0, 16)\nm.end(0, 8)\nm.end(0, 16)\n"),
+    "ctx202_other_key": ("CTX202", MMU, "other = MMU()\nm.begin()\nother.end()\nm.end()\n"),
+    "ctx202_other_owner": ("CTX202", MMU, "def work():\n    m.end()\nm.begin()\nin_thread(work)\nm.end()\n"),
     "ctx203": ("CTX203", MMU, "def work():\n    m.begin()\nin_thread(work)\n"),
     "ctx205_released": ("CTX205", MMU, "l.acquire()\nm.begin()\nl.release()\nm.end()\n"),
     "ctx205_held": ("CTX205", MMU, "m.begin()\nl.acquire()\nm.end()\nl.release()\n"),

@@ -188,7 +188,9 @@ def test_an_end_without_any_start(tmp_path: Path) -> None:
     violation = program(tmp_path, "m.end()").only("CTX202")
     assert violation.message.endswith(", and none is open")
     assert labels(violation) == ["closes what isn't open: declared @range_end at mmu.py:4"]
-    assert violation.notes == ("there was no start with this name and key that this owner could close",)
+    assert violation.notes == (
+        "since checking started there was no start with this name and key that this owner could close",
+    )
 
 
 def test_an_end_with_another_span(tmp_path: Path) -> None:

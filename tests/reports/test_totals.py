@@ -37,9 +37,16 @@ def test_one_of_each_and_marked_calls() -> None:
     counts = Counts(lock_classes=1, orders=1, acquisitions=1, marked_calls=1200)
     assert (
         summary([], counts)
-        == "ctxcheck: no violations; 1 lock class, 1 order, 1 acquisition, 1,200 marked calls checked"
+        == "ctxcheck: no violations; 1 lock class, 1 order, 1 acquisition, 1,200 marked sections checked"
     )
-    assert summary([], Counts(marked_calls=1)) == "ctxcheck: no violations; 1 marked call checked"
+    assert summary([], Counts(marked_calls=1)) == "ctxcheck: no violations; 1 marked section checked"
+
+
+def test_marked_calls_that_are_no_contexts() -> None:
+    counts = Counts(threads=2)
+    assert not counts.nothing()
+    assert summary([], counts) == "ctxcheck: no violations; marked calls of 2 threads checked"
+    assert Counts(chains=1, dropped=1).nothing()
 
 
 def test_unlikely_and_allowed_are_no_violations() -> None:

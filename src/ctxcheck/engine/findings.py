@@ -95,12 +95,13 @@ class SleepFacts:
 
 
 class Moment(NamedTuple):
-    """One event of a bracket's life, for its timeline."""
+    """One event of a bracket's life, for its timeline; ``serial`` rises from one to the next."""
 
     what: Literal["opens", "inside", "closes", "OUTSIDE", "UNPAIRED", "STILL OPEN"]
     function: str
     trace: Trace
     owner: Owner
+    serial: int = 0
 
 
 @final
@@ -111,12 +112,14 @@ class RangeFacts:
     ``reason`` tells the variants of a rule apart.  ``function`` was called, ``declared`` is where it is
     marked, ``key`` and ``span`` describe what it needed; ``other`` is the bracket that nearly fits
     (its key, span, owner, where it was opened and closed); ``lock`` the lock that crosses it.
+    ``timeline`` is that of the key, ``elsewhere`` that of the other key where the finding is about one;
+    ``pair`` names the functions that opened and closed a bracket of this name last.
     """
 
     name: str
     reason: Literal[
         "never opened", "closed", "other key", "other owner", "outside span", "opened atomic",
-        "unpaired", "other span", "left open", "lock released inside", "lock held at end",
+        "unpaired", "other span", "left open", "never closed", "lock released inside", "lock held at end",
     ]  # fmt: skip
     function: str
     declared: Trace
@@ -129,6 +132,8 @@ class RangeFacts:
     other: str = ""
     because: Entry | None = None
     lock: Entry | None = None
+    elsewhere: tuple[Moment, ...] = ()
+    pair: tuple[str, str] = ("", "")
 
 
 @final

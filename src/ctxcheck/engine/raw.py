@@ -59,6 +59,10 @@ def uninterrupted(function: _F) -> _F:
 
         made = cast("FunctionType", function)
         code = made.__code__.co_code
-        if code[:2] == bytes((opmap["RESUME"], 0)):
-            made.__code__ = made.__code__.replace(co_code=code[:1] + bytes((2,)) + code[2:])
+        at = 0
+        # before it, where variables are shared with other functions
+        while code[at] in (opmap["MAKE_CELL"], opmap["COPY_FREE_VARS"]):
+            at += 2
+        if code[at : at + 2] == bytes((opmap["RESUME"], 0)):
+            made.__code__ = made.__code__.replace(co_code=code[: at + 1] + bytes((2,)) + code[at + 2 :])
     return function

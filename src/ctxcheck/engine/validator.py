@@ -101,6 +101,8 @@ class Validator:
         self.broken: bool = False
         self.chains: int = 0
         self.contexts: int = 0
+        #: owners that took a step; may lose some where many begin at the same moment, but never all
+        self.begun: int = 0
         self.dropped: int = 0
         self.cut: int = 0
         self.seen: set[LockClass] = set()
@@ -144,6 +146,7 @@ class Validator:
         """Make the state of the calling thread."""
         state = OwnerState(Owner(_serials(), get_ident()), self)
         self._states[state.owner.serial] = weakref.ref(state)
+        self.begun += 1
         return state
 
     def live_states(self) -> list[OwnerState]:
@@ -180,7 +183,7 @@ class Validator:
             (lock_class.key, node.trace.function()),
             ReleaseFacts(lock_class, state.owner, entry, how),
             (lock_class,),
-            self.allowed(node, "CTX303"),
+            self.allowed(node.stands_for, "CTX303"),  # as it was acquired: what was around that has been left
         )
         if lock_class.kind.owned:
             self.emit(state, finding)
@@ -487,7 +490,9 @@ class Validator:
 
     def report_held(self, state: OwnerState, facts: HeldFacts, trace: Trace, key: str) -> None:
         """``requires_lock``, ``assert_held`` or ``assert_not_held`` fails (CTX301)."""
-        identity = (key, facts.function, str(facts.wanted), trace.function())
+        # held the other way is another mistake than not held
+        otherwise = ("otherwise",) if facts.wanted and facts.entry is not None else ()
+        identity = (key, facts.function, str(facts.wanted), trace.function(), *otherwise)
         allowed = self.allowed(state.cur, "CTX301")
         state.owner.learn_name()
         self.emit(state, Finding("CTX301", "certain", state.owner, trace, identity, facts, (), allowed))
@@ -537,12 +542,12 @@ class Validator:
         """What will be reported at the end unless something redeems it until then."""
         return [f for f in self._left_held.values() if not any(c.handed_over for c in f.classes)]
 
-    def close(self) -> None:
+    def close(self, how: str = "run") -> None:
         """The session ends: settle what was provisional.  The graph stays readable."""
         if self.closed:
             return
         self.closed = True
-        settled = [*self.pending(), *self.provisional.values()]
+        settled = [*self.pending(), *self.provisional.values(), *ranges.never_closed(self, how)]
         self._left_held.clear()
         self.provisional.clear()
         for finding in settled:

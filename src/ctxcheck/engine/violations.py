@@ -169,7 +169,11 @@ class Violation:
 @dataclass(frozen=True, slots=True)
 class Counts:
     """What was checked: numbers for the last line of a report, so that a run that checked
-    nothing isn't taken for a clean one."""
+    nothing isn't taken for a clean one.
+
+    ``chains`` and ``marked_calls`` (what was marked as a context: ``atomic``, ``allow``) count each path of each thread
+    once.  ``threads`` are those that took any checked step: an acquire, or a call of anything marked.
+    """
 
     lock_classes: int = 0
     orders: int = 0
@@ -178,3 +182,8 @@ class Counts:
     marked_calls: int = 0
     dropped: int = 0
     unchecked: dict[str, int] = field(default_factory=dict[str, int])
+    threads: int = 0
+
+    def nothing(self) -> bool:
+        """Whether nothing was checked at all."""
+        return not (self.lock_classes or self.acquisitions or self.marked_calls or self.threads)

@@ -179,8 +179,9 @@ class Section:
                 if node is None:
                     node = enter(state, step)
                 if node is not None:
-                    self._entered.append(node)
-                    # last: an exception from a signal handler must not leave us inside of a block that never began
+                    # no call from here on, and the chain last: an exception from a signal handler must not leave us
+                    # inside of a block that never began
+                    self._entered += (node,)
                     state.cur = node
                     return self
         self._entered.append(VOID)

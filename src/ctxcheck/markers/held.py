@@ -36,6 +36,8 @@ def _check_mode(marker: str, mode: object) -> None:
 
 
 def _is_lock(value: Any) -> bool:
+    if isinstance(value, type):
+        return False  # it makes locks
     return hasattr(value, "acquire") or hasattr(value, "held_by") or isinstance(getattr(value, "step", None), Step)
 
 

@@ -8,11 +8,12 @@ from typing import Any, Final, Literal, NamedTuple, cast, final
 
 from ctxcheck import fastpath
 from ctxcheck.engine import ranges, slowpath
-from ctxcheck.engine.brackets import Point, Span, describe_span
+from ctxcheck.engine.brackets import Bracket, Point, Span, describe_span
 from ctxcheck.engine.classes import AWAIT, BLOCK
 from ctxcheck.engine.errors import ViolationError
 from ctxcheck.engine.findings import Entry
 from ctxcheck.engine.owner import VOID, OwnerState
+from ctxcheck.engine.raw import uninterrupted
 from ctxcheck.engine.sites import EMPTY, Trace, capture
 from ctxcheck.markers.contexts import sleeps
 from ctxcheck.markers.shapes import F, Plan, Target, mark
@@ -99,7 +100,7 @@ class _Marked:
 
     def opened(self, token: _Token) -> None:
         """It has returned."""
-        _open(self._options, self._what, token)
+        _open(self._options, self._what, token, [])
 
     def ending(self, state: OwnerState, key: Any, span: Any) -> _Token | None:
         """An end is called; nothing is reported yet."""
@@ -137,13 +138,24 @@ def _may_sleep(state: OwnerState, permission: int) -> tuple[bool, Entry | None]:
     return False, None if because is None else slowpath.consult(state.engine.entry, because)
 
 
-def _open(options: _Options, what: str, token: _Token) -> None:
+def _open(options: _Options, what: str, token: _Token, made: list[Bracket]) -> None:
     state = fastpath.current()
-    if state.cur is not VOID:
-        slowpath.consult(_open_range, state, options, what, token)
+    if state.cur is VOID:
+        return
+    try:
+        slowpath.consult(_open_range, state, options, what, token, made)
+    except BaseException:
+        _take_back(made)
+        raise
 
 
-def _open_range(state: OwnerState, options: _Options, what: str, token: _Token) -> None:
+def _take_back(made: list[Bracket]) -> None:
+    """Who opened these never hears of it: an exception came in between."""
+    for bracket in made:
+        ranges.shut(bracket.state.engine, bracket.state, bracket)
+
+
+def _open_range(state: OwnerState, options: _Options, what: str, token: _Token, made: list[Bracket]) -> None:
     ranges.open_range(
         state.engine,
         state,
@@ -156,19 +168,42 @@ def _open_range(state: OwnerState, options: _Options, what: str, token: _Token) 
         sleepable=token.sleepable,
         because=token.because,
         why=options.why,
+        made=made,
     )
 
 
+@uninterrupted
 def _close(options: _Options, what: str, declared: Trace, token: _Token) -> None:
-    state = fastpath.current()
-    if state.cur is not VOID:
-        slowpath.consult(_close_range, state, options, what, declared, token)
+    bracket: Bracket | None = None
+    try:
+        state = fastpath.current()
+        if state.cur is VOID:
+            return
+        bracket = slowpath.consult(_find_fitting, state, options, token)
+        slowpath.consult(_close_range, state, options, what, declared, token, bracket)
+    except ViolationError:
+        raise
+    except BaseException:
+        # a signal handler's, or a callback's: closed all the same
+        state = fastpath.current()
+        if bracket is None and state.cur is not VOID:
+            bracket = slowpath.consult(_find_fitting, state, options, token)
+        if bracket is not None:
+            ranges.shut(state.engine, state, bracket)
+        raise
 
 
-def _close_range(state: OwnerState, options: _Options, what: str, declared: Trace, token: _Token) -> None:
+def _find_fitting(state: OwnerState, options: _Options, token: _Token) -> Bracket | None:
+    return ranges.find_fitting(state.engine, state, options.name, token.key, token.span)
+
+
+def _close_range(
+    state: OwnerState, options: _Options, what: str, declared: Trace, token: _Token, bracket: Bracket | None
+) -> None:
     ranges.close_range(
         state.engine,
         state,
+        bracket,
         options.name,
         token.key,
         token.span,
@@ -431,12 +466,12 @@ def _check_shape(target: Target, marker: str, name: str, keyed: bool, spanned: b
 class RangeBlock:
     """What ``range_(...)`` returns: a context manager, with ``start()`` and ``end()`` for use without ``with``."""
 
-    __slots__ = ("_key", "_options", "_span")
+    __slots__ = ("_options", "_token", "_what")
 
     def __init__(self, options: _Options, key: Any, span: Span | None) -> None:
         self._options: _Options = options
-        self._key: Any = key
-        self._span: Span | None = span
+        self._token: _Token = _Token(key, span, True, None)
+        self._what: str = f"range_({options.name!r})"
 
     def start(self) -> None:
         """Open the bracket; a sleep point."""
@@ -454,8 +489,15 @@ class RangeBlock:
             return
         if self._options.sleeps:
             sleeps(state, self._what, "start", permission, why=self._options.why)
-        _open(self._options, self._what, _Token(self._key, self._span, *_may_sleep(state, permission)))
+        sleepable, because = _may_sleep(state, permission)
+        made: list[Bracket] = []
+        try:
+            _open(self._options, self._what, self._token._replace(sleepable=sleepable, because=because), made)
+        except BaseException:
+            _take_back(made)
+            raise
 
+    @uninterrupted
     def _end(self, permission: int, *, failed: bool) -> None:
         if not (ENABLED and fastpath.active):
             return
@@ -464,18 +506,15 @@ class RangeBlock:
                 if self._options.sleeps:
                     sleeps(fastpath.current(), self._what, "end", permission, why=self._options.why)
             finally:
-                _close(self._options, self._what, EMPTY, _Token(self._key, self._span, True, None))
+                _close(self._options, self._what, EMPTY, self._token)
         except ViolationError:
             if not failed:
                 raise
 
-    @property
-    def _what(self) -> str:
-        return f"range_({self._options.name!r})"
-
     def __enter__(self) -> None:
         self._start(BLOCK)
 
+    @uninterrupted
     def __exit__(self, kind: object, *_: object) -> None:
         self._end(BLOCK, failed=kind is not None)
 
@@ -502,7 +541,7 @@ def range_(
     Args:
         name: of the bracket.
         key: which of the brackets of that name: any object; compared by identity, and by value if it is
-            a string, a number or a tuple of them.  By default the name alone.
+            a string, bytes, an integer or a tuple of them.  By default the name alone.
         span: the pair (start, end) that it covers, half-open.
         sleeps, owner, why: as for :func:`range_start`.
 

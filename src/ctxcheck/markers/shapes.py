@@ -79,7 +79,7 @@ class Target:
     """
 
     __slots__ = (
-        "_local_names", "call", "cells", "declared", "function", "kind", "marker", "own", "params", "passes_on",
+        "_local_names", "_packed", "call", "cells", "declared", "function", "kind", "marker", "own", "params",
         "permission", "plain", "qualname", "saved",
     )  # fmt: skip
 
@@ -93,8 +93,8 @@ class Target:
         self.cells: dict[str, Any] = {}
         #: whether the wrapper has the very parameters of the function
         self.plain: bool = isinstance(function, FunctionType)
-        #: whether it takes ``*args`` or ``**kwargs``: what another decorator has made may hide parameters there
-        self.passes_on: bool = False
+        #: its ``*args`` and ``**kwargs``: what another decorator has made may hide parameters there
+        self._packed: tuple[str, ...] = ()
         self.own: list[str] = []
         self.saved: list[str] = []
         self._local_names: dict[str, str] = {}
@@ -110,8 +110,8 @@ class Target:
         rest = names.pop(keyword) if code.co_flags & _VARARGS else None
         more = names.pop(keyword) if code.co_flags & _VARKEYWORDS else None
         names = names[:keyword]
-        self.passes_on = rest is not None or more is not None
-        self.own = [*names, *(name for name in (rest, more) if name is not None)]
+        self._packed = tuple(name for name in (rest, more) if name is not None)
+        self.own = [*names, *self._packed]
         if any(not name.isidentifier() or name.startswith("_ctx_") or name in _BUILTINS for name in self.own):
             self.plain = False
             return
@@ -145,10 +145,13 @@ class Target:
 
     def names(self) -> list[str]:
         """The parameters that a marker may name."""
-        if self.plain and not (self.passes_on and hasattr(self.function, "__wrapped__")):
+        if self.plain and not self._hides():
             return self.own
         signature = self._signature()
         return self.own if signature is None else list(signature.parameters)
+
+    def _hides(self) -> bool:
+        return bool(self._packed) and hasattr(self.function, "__wrapped__")
 
     def _signature(self) -> Any:
         import inspect
@@ -178,7 +181,7 @@ class Target:
                 f"{nearest(head, names)}"
             )
         tail = [self._mangle(part) for part in tail]
-        if self.plain and head in self.own:
+        if self.plain and head in self.own and not (head in self._packed and self._hides()):
             return ".".join((self._local_names.get(head, head), *tail))
         return self.calling(_Getter(self._signature(), head, tail))
 

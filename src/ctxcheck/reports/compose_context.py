@@ -166,6 +166,9 @@ def _helps(draft: Draft, facts: SleepFacts, what: str) -> None:
         )
     elif facts.how == "suspends":
         draft.help(f"await {outside}, and keep what is inside free of `await`")
+    elif facts.how == "marked" and not facts.declared.codes and draft.call(because.trace) == call:
+        # a check in the very function that entered the context
+        draft.help(f"do what may wait{draft.at(draft.finding.trace)} {outside}")
     else:
         function = _caller(draft, call)
         if function and function != draft.call(because.trace):

@@ -24,13 +24,14 @@ def write_range(draft: Draft, facts: RangeFacts) -> None:
     {
         "never opened": _never_opened,
         "closed": _closed,
-        "other key": _other_key,
-        "other owner": _other_owner,
+        "other key": _end_of_other_key if finding.rule == "CTX202" else _other_key,
+        "other owner": _end_of_other_owner if finding.rule == "CTX202" else _other_owner,
         "outside span": _outside_span,
         "opened atomic": _opened_atomic,
         "unpaired": _unpaired,
         "other span": _other_span,
         "left open": _left_open,
+        "never closed": _never_closed,
         "lock released inside": _lock_released_inside,
         "lock held at end": _lock_held_at_end,
     }[facts.reason](draft, facts)
@@ -92,9 +93,8 @@ def _show_closed(draft: Draft, facts: RangeFacts, what: str = "the range was clo
 
 
 def _pair(facts: RangeFacts) -> str:
-    """`` begin() ... end()``: the calls that open and close this bracket, as far as they were seen."""
-    start = next((as_call(m.function) for m in reversed(facts.timeline) if m.what == "opens"), "")
-    end = next((as_call(m.function) for m in reversed(facts.timeline) if m.what == "closes"), "")
+    """`` begin() ... end()``: the calls that open and close a bracket of this name, as far as they were seen."""
+    start, end = (as_call(function) if function else "" for function in facts.pair)
     return f": {start or 'the start'} ... {end or 'the end'}" if start or end else ""
 
 
@@ -104,7 +104,7 @@ def _pair(facts: RangeFacts) -> str:
 def _never_opened(draft: Draft, facts: RangeFacts) -> None:
     draft.message = f"call outside range: {_function(facts)} needs an open {_name(facts)} range, and none is open"
     draft.site("now", draft.finding.trace, f"called without it{_declared(draft, facts, 'within_range')}")
-    if any(moment.what == "opens" for moment in facts.timeline):
+    if facts.pair[0]:
         draft.note(f"no range was opened{_needed(facts)} lately")
     else:
         draft.note(f"this run never opened {_name(facts)} before this call")
@@ -129,20 +129,29 @@ def _closed(draft: Draft, facts: RangeFacts) -> None:
     _own_by_any(draft, facts)
 
 
-def _other_key(draft: Draft, facts: RangeFacts) -> None:
+def _keys(facts: RangeFacts) -> tuple[str, str, str]:
+    """The key that is asked for, that of the bracket which is open, and the same with its span."""
     key = plain(facts.key)
-    name, open_on = _name(facts), _found(facts) or " without a key"
+    open_on = _found(facts) or " without a key"
     if key.startswith("<") and plain(facts.other).startswith(key):
         # described by their type: two objects of one
-        wanted, found = f"on this {key}", f" on another {key}"
-    else:
-        wanted, found = f"on {key}" if key else "without a key", open_on
+        return f"on this {key}", f" on another {key}", open_on
+    return f"on {key}" if key else "without a key", open_on, open_on
+
+
+def _note_keys(draft: Draft) -> None:
+    draft.note("keys are the same if they are the same object; text, integers and tuples of them are compared by value")
+
+
+def _other_key(draft: Draft, facts: RangeFacts) -> None:
+    wanted, found, open_on = _keys(facts)
     draft.message = (
-        f"call outside range: {_function(facts)} needs an open {name} range {wanted}, but the open one is{found}"
+        f"call outside range: {_function(facts)} needs an open {_name(facts)} range {wanted}, but the open one is"
+        f"{found}"
     )
     draft.site("now", draft.finding.trace, f"called for another key{_declared(draft, facts, 'within_range')}")
     _show_opened(draft, facts, f"a range{open_on} was opened here")
-    draft.note("keys are the same if they are the same object; text, numbers and tuples of them are compared by value")
+    _note_keys(draft)
     draft.help("open the range on the very object that the call is about, and pass on that one")
     draft.help(
         "name what is compared with `key=`, in all three of start, end and use, if two objects stand for one thing"
@@ -217,10 +226,41 @@ def _unpaired(draft: Draft, facts: RangeFacts) -> None:
     _show_closed(draft, facts)
     _show_opened(draft, facts)
     if not again:
-        draft.note("there was no start with this name and key that this owner could close")
+        draft.note("since checking started there was no start with this name and key that this owner could close")
     draft.help("call the end once for each start, from the same place: a `with` block, or a `finally`")
     draft.help("pass the end the same key as the start, best from one variable")
     draft.help("if the start failed, don't call the end: no range was opened")
+
+
+def _end_of_other_key(draft: Draft, facts: RangeFacts) -> None:
+    wanted, found, open_on = _keys(facts)
+    closes = f"{_function(facts)} closes {_name(facts)} {wanted}"
+    draft.message = f"range end without its start: {closes}, but the open one is{found}"
+    draft.site("now", draft.finding.trace, f"closes another key's{_declared(draft, facts, 'range_end')}")
+    _show_opened(draft, facts, f"a range{open_on} was opened here")
+    _note_keys(draft)
+    draft.note("an end with another key closes nothing: that range stays open")
+    draft.help("pass the end the same key as the start, best from one variable")
+    draft.help("name what is compared with `key=`, in both start and end, if two objects stand for one thing")
+
+
+def _end_of_other_owner(draft: Draft, facts: RangeFacts) -> None:
+    opener = draft.owner(facts.opened.owner) if facts.opened is not None else "another one"
+    me = draft.owner(draft.finding.owner)
+    draft.message = (
+        f"range end without its start: {me} closes {_name(facts)}{_needed(facts)}, but the open one is that of {opener}"
+    )
+    draft.site("now", draft.finding.trace, f"closed by {me}{_declared(draft, facts, 'range_end')}")
+    _show_opened(draft, facts)
+    draft.note(f"a range is closed by who opened it: this end closes nothing, and {opener} still has it open")
+    draft.help(f"call the end in {opener}, which opened the range")
+    _free(draft, facts)
+
+
+def _free(draft: Draft, facts: RangeFacts) -> None:
+    """How a range is declared that another owner may close."""
+    kind = draft.finding.owner.kind if draft.finding.owner is not None else "thread"
+    draft.help(f'if another {kind} closes it, declare the start so: `@range_start("{plain(facts.name)}", owner="any")`')
 
 
 def _other_span(draft: Draft, facts: RangeFacts) -> None:
@@ -242,8 +282,18 @@ def _left_open(draft: Draft, facts: RangeFacts) -> None:
         "whoever keeps off the range keeps off for ever; an exception or an early return may have skipped the end"
     )
     draft.help("put the end into a `finally`, or use a `with` block for the pair")
-    kind = draft.finding.owner.kind if draft.finding.owner is not None else "thread"
-    draft.help(f'if another {kind} closes it, declare the start so: `@range_start("{plain(facts.name)}", owner="any")`')
+    _free(draft, facts)
+
+
+def _never_closed(draft: Draft, facts: RangeFacts) -> None:
+    owner = draft.owner(draft.finding.owner)
+    when = at_end_of(facts.other)
+    draft.message = f"range left open: nobody has closed {_name(facts)}{_needed(facts)}, which {owner} opened, {when}"
+    draft.site("now", draft.finding.trace, f"opened here, and still open {when}")
+    draft.note('it may be closed by any thread (`owner="any"`); until then none did')
+    draft.note("whoever keeps off the range keeps off for ever; an exception may have skipped the end")
+    draft.help("see that the end is called once for each start, also where the work fails or is never done")
+    draft.help("wait for who is to close it before the program ends")
 
 
 # --- CTX205 ------------------------------------------------------------------------------
@@ -300,7 +350,8 @@ def _timeline(draft: Draft, facts: RangeFacts) -> None:
     released = facts.reason == "lock released inside"
     events: list[Event] = []
     for index, moment in enumerate(moments):
-        event = _event(draft, moment, here_=not released and index == len(moments) - 1)
+        elsewhere = any(moment is other for other in facts.elsewhere)
+        event = _event(draft, moment, elsewhere=elsewhere, here_=not released and index == len(moments) - 1)
         last = events[-1] if events else None
         if last is not None and not event.here and _same(last, event):
             events[-1] = Event(last.file, last.line, last.function, last.what, last.times + 1)
@@ -319,7 +370,11 @@ def _story(draft: Draft, facts: RangeFacts) -> list[Moment]:
     """The moments that matter here, the last of which is the finding itself."""
     finding = draft.finding
     owners = {finding.owner, *(moment.owner for moment in (facts.opened, facts.closed) if moment is not None)}
-    moments = [moment for moment in facts.timeline if moment.owner in owners]
+    moments = [
+        moment
+        for moment in sorted((*facts.timeline, *facts.elsewhere), key=lambda moment: moment.serial)
+        if moment.owner in owners
+    ]
     if facts.reason != "lock released inside":
         wanted = _MARKED.get(finding.rule, "")
         matching = [i for i, moment in enumerate(moments) if moment.what == wanted]
@@ -331,13 +386,15 @@ def _story(draft: Draft, facts: RangeFacts) -> list[Moment]:
     return moments[-_MAX_ROWS:] if opened is None else moments[opened:]
 
 
-def _event(draft: Draft, moment: Moment, *, here_: bool) -> Event:
+def _event(draft: Draft, moment: Moment, *, elsewhere: bool, here_: bool) -> Event:
     spot = draft.sources.head(moment.trace)
     function = short_name(moment.function)
     what = plain(moment.what)
     if moment.what == "STILL OPEN":
         # its place is the opening; the function that it names is the way in which its owner ended
         function, what = "", f"STILL OPEN at the end of the {function or 'owner'}"
+    if elsewhere:
+        what += ", for another key"
     if moment.owner is not draft.finding.owner:
         what += f" ({draft.owner(moment.owner)})"
     return Event(spot.file, spot.line, function, what, here=here_)

@@ -32,7 +32,7 @@ def summary(
     open_ = [violation for violation in violations if violation.allowed_by is None]
     sure = [violation for violation in open_ if violation.grade != "unlikely"]
     unlikely = len(open_) - len(sure)
-    if not violations and _nothing(counts):
+    if not violations and counts.nothing():
         parts = [
             "warning: nothing was checked: since checking started no lock was made or taken and no marked call was made"
         ]
@@ -48,7 +48,7 @@ def summary(
     if counts.dropped:
         parts.append(f"incomplete: {count_of(counts.dropped, 'event')} beyond a limit, not fully checked")
     status = _status(program_status, exit_status)
-    if status and (sure or program_status or exit_status or _nothing(counts)):
+    if status and (sure or program_status or exit_status or counts.nothing()):
         parts.append(status)
     return f"ctxcheck: {'; '.join(parts)}"
 
@@ -68,20 +68,20 @@ def unchecked(counts: Counts) -> str:
     return f"not checked: {total} made before the start or by _thread ({', '.join(listed)})"
 
 
-def _nothing(counts: Counts) -> bool:
-    return not (counts.lock_classes or counts.acquisitions or counts.marked_calls)
-
-
 def _checked(counts: Counts) -> str:
     parts: list[str] = []
-    if counts.lock_classes or counts.acquisitions or not counts.marked_calls:
+    locks = counts.lock_classes or counts.acquisitions
+    if not locks and not counts.marked_calls and counts.threads:
+        # those that are no contexts leave no trace, but that their thread came by
+        return f"marked calls of {count_of(counts.threads, 'thread')}"
+    if locks or not counts.marked_calls:
         parts = [
             count_of(counts.lock_classes, "lock class", "lock classes"),
             count_of(counts.orders, "order"),
             count_of(counts.acquisitions, "acquisition"),
         ]
     if counts.marked_calls:
-        parts.append(count_of(counts.marked_calls, "marked call"))
+        parts.append(count_of(counts.marked_calls, "marked section"))
     return ", ".join(parts)
 
 
