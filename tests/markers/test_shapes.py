@@ -27,7 +27,7 @@ from ctxcheck.markers import (
     shapes,
     within_range,
 )
-from ctxcheck.markers.shapes import Target
+from ctxcheck.markers.target import Target
 
 from .conftest import Check, make_lock
 

@@ -1,15 +1,17 @@
 """The markers: what a program says about its own functions, and what is checked because of it.
 
-Read in this order: ``shapes`` (the wrappers that decorators make), then ``contexts`` (``might_sleep``,
-``atomic``, ``allow``), ``ranges`` and ``held``, which say what the wrappers do.
+Read in this order: ``target`` (the function that is marked), ``shapes`` (the wrappers that decorators make), then
+``contexts`` (``might_sleep``, ``atomic``, ``allow``), ``ranges`` with ``brackets``, and ``held``, which say what the
+wrappers do.
 
 With ``CTXCHECK=0`` in the environment of the process every decorator hands back the function itself and every
 call and ``with`` block does nothing; wrong use is refused all the same.
 """
 
+from ctxcheck.markers.brackets import range_
 from ctxcheck.markers.contexts import allow, atomic, might_sleep, nonblocking
 from ctxcheck.markers.held import assert_held, assert_not_held, might_lock, requires_lock
-from ctxcheck.markers.ranges import range_, range_end, range_start, within_range
+from ctxcheck.markers.ranges import range_end, range_start, within_range
 
 __all__ = [
     "allow",

@@ -14,7 +14,8 @@ from ctxcheck.engine.owner import VOID, Node, OwnerState
 from ctxcheck.engine.raw import get_frame, uninterrupted
 from ctxcheck.engine.rules import find_rule, rule_names
 from ctxcheck.engine.sites import EMPTY, MAX_DEPTH, Trace, capture, is_own
-from ctxcheck.markers.shapes import F, Plan, Target, enter, held, leave, mark
+from ctxcheck.markers.shapes import F, Plan, enter, held, leave, mark
+from ctxcheck.markers.target import Target
 from ctxcheck.markers.usage import ENABLED, check_text, describe, nearest, used_as
 
 #: Labels of blocks that are remembered; a program that makes them up at run time must not fill the memory.

@@ -12,7 +12,8 @@ from ctxcheck.engine.findings import Finding, HeldFacts, SelfDeadlockFacts
 from ctxcheck.engine.owner import VOID, Node, OwnerState, Reentry, Unused
 from ctxcheck.engine.raw import ORIGINALS, LockType
 from ctxcheck.engine.sites import EMPTY, Trace, capture
-from ctxcheck.markers.shapes import F, Plan, Target, mark
+from ctxcheck.markers.shapes import F, Plan, mark
+from ctxcheck.markers.target import Target
 from ctxcheck.markers.usage import ENABLED, check_choice, describe
 
 #: How a lock is to be held; None: in any way.

@@ -1,0 +1,309 @@
+"""A bracket at run time: opened, used and closed for the calling owner; and ``range_``, one around a block."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final, Literal, NamedTuple, cast, final
+
+from ctxcheck import fastpath
+from ctxcheck.engine import ranges, slowpath
+from ctxcheck.engine.brackets import Bracket, Point, Span, describe_span
+from ctxcheck.engine.classes import AWAIT, BLOCK
+from ctxcheck.engine.errors import ViolationError
+from ctxcheck.engine.findings import Entry
+from ctxcheck.engine.owner import VOID, OwnerState
+from ctxcheck.engine.raw import uninterrupted
+from ctxcheck.engine.sites import EMPTY, Trace, capture
+from ctxcheck.markers.contexts import sleeps
+from ctxcheck.markers.usage import ENABLED, check_choice, check_text, describe
+
+OWNERS: Final = ("self", "any")
+
+
+# --- the values of one call -------------------------------------------------------------------
+
+
+class Token(NamedTuple):
+    """What a start or an end has found out before its function is called."""
+
+    key: Any
+    span: Span | None
+    sleepable: bool
+    because: Entry | None
+
+
+def check_span(function: str, names: str, pair: Any) -> Span:
+    """Refuse an empty or reversed span, and what is no span at all."""
+    try:
+        start, end = pair
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"{function}: span={names} must give a pair (start, end), not {describe(pair)}") from error
+    try:
+        rising = bool(start < end)
+    except Exception as error:
+        raise TypeError(
+            f"{function}: span={names} can't be compared: start is {describe(start)}, end is {describe(end)}"
+        ) from error
+    if not rising:
+        how = "empty" if _same(start, end) else "reversed"
+        span = describe_span((start, end))
+        raise ValueError(f"{function}: span={names} is {how}: {span}; the start must be below the end")
+    return start, end
+
+
+def _same(start: Any, end: Any) -> bool:
+    try:
+        return bool(start == end)
+    except Exception:  # the program's own comparison
+        return False
+
+
+class Options(NamedTuple):
+    """What all calls of one marker share."""
+
+    name: str
+    sleeps: bool = True
+    owner: str = "self"
+    why: str = ""
+    sleepable: bool = True
+
+
+def may_sleep(state: OwnerState, permission: int) -> tuple[bool, Entry | None]:
+    """Whether this owner has the permission here, and what took it away."""
+    if state.cur.allows & permission:
+        return True, None
+    because = state.cur.because(permission)
+    return False, None if because is None else slowpath.consult(state.engine.entry, because)
+
+
+def open_bracket(options: Options, what: str, token: Token, made: list[Bracket]) -> None:
+    """Open a bracket for the calling owner, and put it into ``made``."""
+    state = fastpath.current()
+    if state.cur is VOID:
+        return
+    try:
+        slowpath.consult(_open_range, state, options, what, token, made)
+    except BaseException:
+        take_back(made)
+        raise
+
+
+def take_back(made: list[Bracket]) -> None:
+    """Who opened these never hears of it: an exception came in between."""
+    for bracket in made:
+        ranges.shut(bracket.state.engine, bracket.state, bracket)
+
+
+def _open_range(state: OwnerState, options: Options, what: str, token: Token, made: list[Bracket]) -> None:
+    ranges.open_range(
+        state.engine,
+        state,
+        options.name,
+        token.key,
+        token.span,
+        function=what,
+        trace=capture(1),
+        shared=options.owner == "any",
+        sleepable=token.sleepable,
+        because=token.because,
+        why=options.why,
+        made=made,
+    )
+
+
+@uninterrupted
+def close_bracket(options: Options, what: str, declared: Trace, token: Token) -> None:
+    """Close the calling owner's bracket, also where an exception comes in between."""
+    bracket: Bracket | None = None
+    try:
+        state = fastpath.current()
+        if state.cur is VOID:
+            return
+        bracket = slowpath.consult(_find_fitting, state, options, token)
+        slowpath.consult(_close_range, state, options, what, declared, token, bracket)
+    except ViolationError:
+        raise
+    except BaseException:
+        # a signal handler's, or a callback's: closed all the same
+        state = fastpath.current()
+        if bracket is None and state.cur is not VOID:
+            bracket = slowpath.consult(_find_fitting, state, options, token)
+        if bracket is not None:
+            ranges.shut(state.engine, state, bracket)
+        raise
+
+
+def _find_fitting(state: OwnerState, options: Options, token: Token) -> Bracket | None:
+    return ranges.find_fitting(state.engine, state, options.name, token.key, token.span)
+
+
+def _close_range(
+    state: OwnerState, options: Options, what: str, declared: Trace, token: Token, bracket: Bracket | None
+) -> None:
+    ranges.close_range(
+        state.engine,
+        state,
+        bracket,
+        options.name,
+        token.key,
+        token.span,
+        function=what,
+        declared=declared,
+        trace=capture(1),
+        why=options.why,
+    )
+
+
+def use_bracket(
+    state: OwnerState, options: Options, key: Any, place: Span | Point | None, what: str, declared: Trace
+) -> None:
+    """The calling owner needs a bracket: CTX201 if none covers ``place``."""
+    ranges.use_range(
+        state.engine,
+        state,
+        options.name,
+        key,
+        place,
+        function=what,
+        declared=declared,
+        anyone=options.owner == "any",
+        sleepable=options.sleepable,
+        why=options.why,
+    )
+
+
+# --- wrong use ---------------------------------------------------------------------------------
+
+
+def check_name(marker: str, name: object) -> str:
+    """Refuse what is no name, and a marker that was given the function in its place."""
+    if callable(name) or isinstance(name, (classmethod, staticmethod)):
+        raise TypeError(f'@{marker} needs the name of its bracket: @{marker}("name")')
+    return check_text(marker, "the bracket's name", name)
+
+
+def check_flag(marker: str, argument: str, value: object) -> bool:
+    """Refuse what is neither True nor False."""
+    if not isinstance(value, bool):
+        raise TypeError(f"{marker}: {argument} must be True or False, not {describe(value)}")
+    return value
+
+
+def check_why(marker: str, why: object) -> str:
+    """Refuse a reason that is no text."""
+    return check_text(marker, "why", why, empty=True)
+
+
+def items_of(value: object) -> Sequence[object] | None:
+    """The items of a tuple or list; None for anything else."""
+    return cast("Sequence[object]", value) if isinstance(value, (tuple, list)) else None
+
+
+def names_of(span: object) -> str:
+    """What ``span=`` was given, for a message about its values."""
+    pair = items_of(span)
+    if pair is not None:
+        return f"({', '.join(map(names_of, pair))})"
+    return repr(span) if isinstance(span, str) else "..."
+
+
+# --- a bracket around a block -------------------------------------------------------------------
+
+
+@final
+class RangeBlock:
+    """What ``range_(...)`` returns: a context manager, with ``start()`` and ``end()`` for use without ``with``."""
+
+    __slots__ = ("_options", "_token", "_what")
+
+    def __init__(self, options: Options, key: Any, span: Span | None) -> None:
+        self._options: Options = options
+        self._token: Token = Token(key, span, True, None)
+        self._what: str = f"range_({options.name!r})"
+
+    def start(self) -> None:
+        """Open the bracket; a sleep point."""
+        self._start(BLOCK)
+
+    def end(self) -> None:
+        """Close the bracket; a sleep point."""
+        self._end(BLOCK, failed=False)
+
+    def _start(self, permission: int) -> None:
+        if not (ENABLED and fastpath.active):
+            return
+        state = fastpath.current()
+        if state.cur is VOID:
+            return
+        if self._options.sleeps:
+            sleeps(state, self._what, "start", permission, why=self._options.why)
+        sleepable, because = may_sleep(state, permission)
+        made: list[Bracket] = []
+        try:
+            open_bracket(self._options, self._what, self._token._replace(sleepable=sleepable, because=because), made)
+        except BaseException:
+            take_back(made)
+            raise
+
+    @uninterrupted
+    def _end(self, permission: int, *, failed: bool) -> None:
+        if not (ENABLED and fastpath.active):
+            return
+        try:
+            try:
+                if self._options.sleeps:
+                    sleeps(fastpath.current(), self._what, "end", permission, why=self._options.why)
+            finally:
+                close_bracket(self._options, self._what, EMPTY, self._token)
+        except ViolationError:
+            if not failed:
+                raise
+
+    def __enter__(self) -> None:
+        self._start(BLOCK)
+
+    @uninterrupted
+    def __exit__(self, kind: object, *_: object) -> None:
+        self._end(BLOCK, failed=kind is not None)
+
+    async def __aenter__(self) -> None:
+        self._start(AWAIT)
+
+    async def __aexit__(self, kind: object, *_: object) -> None:
+        self._end(AWAIT, failed=kind is not None)
+
+
+def range_(
+    name: str,
+    *,
+    key: Any = None,
+    span: Sequence[Any] | None = None,
+    sleeps: bool = True,
+    owner: Literal["self", "any"] = "self",
+    why: str = "",
+) -> RangeBlock:
+    """Open the bracket ``name`` for a block, and close it at its end: ``with range_("name"):``, ``async with``.
+
+    Both ends are sleep points.  Without a block: ``bracket = range_("name")``, ``bracket.start()``, ``bracket.end()``.
+
+    Args:
+        name: of the bracket.
+        key: which of the brackets of that name: any object; compared by identity, and by value if it is
+            a string, bytes, an integer or a tuple of them.  By default the name alone.
+        span: the pair (start, end) that it covers, half-open.
+        sleeps, owner, why: as for :func:`range_start`.
+
+    Raises:
+        TypeError: a name that is no string, a span that is no pair.
+        ValueError: an empty or reversed span.
+    """
+    options = Options(check_name("range_", name), check_flag("range_", "sleeps", sleeps), owner)
+    check_choice("range_", "owner", owner, OWNERS)
+    checked = None if span is None else check_span(f"range_({name!r})", _values(span), span)
+    return RangeBlock(options._replace(why=check_why("range_", why)), key, checked)
+
+
+def _values(span: object) -> str:
+    """The same for a ``range_``, which is given the values themselves."""
+    pair = items_of(span)
+    return describe(span) if pair is None else f"({', '.join(map(describe, pair))})"
