@@ -729,8 +729,11 @@ def test_equal_objects_are_different_keys(check: Check) -> None:
 def test_a_key_is_kept_only_while_the_range_is_open(check: Check) -> None:
     mm = Mm()
     alive = weakref.ref(mm)
-    start(mm, 0, 8)
-    del mm
+    number = type("Number", (float,), {})
+    low = number(0)
+    alive_too = weakref.ref(low)
+    start(mm, low, 8)
+    del mm, low
     gc.collect()
     kept = alive()
     assert kept is not None
@@ -738,6 +741,7 @@ def test_a_key_is_kept_only_while_the_range_is_open(check: Check) -> None:
     del kept
     gc.collect()
     assert alive() is None
+    assert alive_too() is None
 
 
 def test_spans_by_callable(check: Check) -> None:

@@ -45,12 +45,12 @@ class Bracket:
 
     ``sleepable`` remembers whether it was opened where its owner could sleep, ``because`` what forbade
     it; ``allowed`` is the reason of an ``allow`` around its start that accepts that it is left open.
-    ``key`` is held strongly only while the bracket is open.
+    ``key`` and ``span`` are held strongly only while the bracket is open.
     """
 
     __slots__ = (
         "allowed", "because", "closed", "key", "key_text", "name", "node", "opened", "shared", "sleepable", "span",
-        "state", "why",
+        "span_text", "state", "why",
     )  # fmt: skip
 
     def __init__(
@@ -60,6 +60,7 @@ class Bracket:
         self.key: Any = key
         self.key_text: str = describe_key(key)
         self.span: Span | None = span
+        self.span_text: str = ""
         self.state: OwnerState = state
         self.opened: Moment = opened
         self.closed: Moment | None = None
@@ -272,7 +273,8 @@ class BracketBook:
             history.closed = bracket
         else:
             self._histories[bracket.name].pop(_place(bracket.key), None)
-        bracket.key = bracket.node = None
+        bracket.span_text = describe_span(bracket.span)
+        bracket.key = bracket.span = bracket.node = None
 
     def find_open(self, state: OwnerState, name: str, key: Any, *, anyone: bool) -> list[Bracket]:
         """Open brackets of this name and key that count for this owner, innermost first."""

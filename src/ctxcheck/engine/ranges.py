@@ -279,7 +279,7 @@ def _finding(
     grade: Grade = "certain",
 ) -> Finding:
     if bracket is not None and not other:
-        other = " ".join(t for t in (bracket.key_text, describe_span(bracket.span)) if t)
+        other = " ".join(t for t in (bracket.key_text, bracket.span_text or describe_span(bracket.span)) if t)
     elsewhere = bracket is not None and reason == "other key"
     facts = RangeFacts(
         name,
