@@ -1,7 +1,7 @@
 """The markers: what a program says about its own functions, and what is checked because of it.
 
 Read in this order: ``shapes`` (the wrappers that decorators make), then ``contexts`` (``might_sleep``,
-``atomic``, ``allow``), ``ranges`` and ``held``, which say what the wrappers do.
+``atomic``, ``allow``), ``interrupts``, ``ranges`` and ``held``, which say what the wrappers do.
 
 With ``CTXCHECK=0`` in the environment of the process every decorator hands back the function itself and every
 call and ``with`` block does nothing; wrong use is refused all the same.
@@ -9,6 +9,7 @@ call and ``with`` block does nothing; wrong use is refused all the same.
 
 from ctxcheck.markers.contexts import allow, atomic, might_sleep, nonblocking
 from ctxcheck.markers.held import assert_held, assert_not_held, might_lock, requires_lock
+from ctxcheck.markers.interrupts import interrupt, masked
 from ctxcheck.markers.ranges import range_, range_end, range_start, within_range
 
 __all__ = [
@@ -16,6 +17,8 @@ __all__ = [
     "assert_held",
     "assert_not_held",
     "atomic",
+    "interrupt",
+    "masked",
     "might_lock",
     "might_sleep",
     "nonblocking",
