@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     from ctxcheck.markers import assert_held as assert_held
     from ctxcheck.markers import assert_not_held as assert_not_held
     from ctxcheck.markers import atomic as atomic
+    from ctxcheck.markers import interrupt as interrupt
+    from ctxcheck.markers import masked as masked
     from ctxcheck.markers import might_lock as might_lock
     from ctxcheck.markers import might_sleep as might_sleep
     from ctxcheck.markers import nonblocking as nonblocking
@@ -62,8 +64,8 @@ _HOMES = {
     "ctxcheck.locks.plain": ("Lock", "RLock", "SpinLock"),
     "ctxcheck.locks.tracked": ("track",),
     "ctxcheck.markers": (
-        "allow", "assert_held", "assert_not_held", "atomic", "might_lock", "might_sleep", "nonblocking", "range_",
-        "range_end", "range_start", "requires_lock", "within_range",
+        "allow", "assert_held", "assert_not_held", "atomic", "interrupt", "masked", "might_lock", "might_sleep",
+        "nonblocking", "range_", "range_end", "range_start", "requires_lock", "within_range",
     ),
     "ctxcheck.session": ("Session", "checking", "held_locks"),
 }  # fmt: skip
@@ -72,9 +74,9 @@ _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 __all__ = [  # computed below from the same table would hide it from type checkers
     "Barrier", "BoundedSemaphore", "Condition", "ConfigError", "CtxcheckError", "CtxcheckWarning", "DeadlockError",
     "Event", "Lock", "RLock", "Semaphore", "Session", "SpinLock", "Violation", "ViolationError", "ViolationWarning",
-    "allow", "assert_held", "assert_not_held", "atomic", "checking", "held_locks", "install", "lock_factory",
-    "might_lock", "might_sleep", "nonblocking", "range_", "range_end", "range_start", "requires_lock", "track",
-    "uninstall", "within_range",
+    "allow", "assert_held", "assert_not_held", "atomic", "checking", "held_locks", "install", "interrupt",
+    "lock_factory", "masked", "might_lock", "might_sleep", "nonblocking", "range_", "range_end", "range_start",
+    "requires_lock", "track", "uninstall", "within_range",
 ]  # fmt: skip
 
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
 from ctxcheck import fastpath
 from ctxcheck.engine import slowpath
 from ctxcheck.engine.errors import ViolationError, ViolationWarning
-from ctxcheck.engine.findings import Finding, OrderFacts
+from ctxcheck.engine.findings import Finding, InterruptFacts, OrderFacts
 from ctxcheck.engine.raw import get_ident
 from ctxcheck.engine.rules import GRADES, RULES, Grade
 from ctxcheck.engine.validator import Validator
@@ -32,6 +32,10 @@ OWNERS: Final = ("assumed", "observed")
 
 #: Found while an owner is being torn down, where an exception has nowhere to go.
 _NEVER_RAISED: Final = frozenset({"CTX203", "CTX303", "CTX901"})
+
+
+#: What is told when it first shows, and computed anew from everything that was seen.
+_SETTLED: Final = frozenset({"CTX001", "CTX004", "CTX005"})
 
 
 class Sink(Protocol):
@@ -219,7 +223,7 @@ class Session:
             settled = fresh.pop(fingerprint, None)
             if settled is not None and violation.grade != "certain":
                 result.append(settled)
-            elif verdict is not None and violation.rule == "CTX001" and violation.grade != "certain":
+            elif verdict is not None and violation.rule in _SETTLED and violation.grade != "certain":
                 continue  # said when its edge came; a better cycle covers it now
             else:
                 result.append(violation)
@@ -240,7 +244,7 @@ class Session:
         if state is None:
             return []
         state.settle()
-        names = [n.step.lock_class.name for n in state.cur.held() if n.step.lock_class is not None]
+        names = [n.step.lock_class.name for n in state.cur.all_held() if n.step.lock_class is not None]
         return names[::-1]
 
     def counts(self) -> Counts:
@@ -303,7 +307,7 @@ class Session:
             return None
         if known.allowed_by is not None and finding.allowed is None:
             return None  # accepted there is not accepted here
-        count = known.count + (not isinstance(finding.facts, OrderFacts))
+        count = known.count + (not isinstance(finding.facts, (OrderFacts, InterruptFacts)))
         # the count may lose a little where threads race; the finding itself can't
         known = self._found[known.fingerprint] = known.replace(count=count)
         return known

@@ -190,16 +190,45 @@ def test_try_and_timed_as_for_a_lock(arguments: tuple[Any, ...], expected: tuple
 
 
 @pytest.mark.parametrize(
-    ("shared", "grade"), [(True, "possible"), ("recursive", "unlikely"), (("read", "unread"), "possible")]
+    ("shared", "grades"), [(True, ["possible"]), ("recursive", []), (("read", "unread"), ["possible"])]
 )
-def test_readers_in_both_orders(shared: Any, grade: str) -> None:
+def test_readers_in_both_orders(shared: Any, grades: list[str]) -> None:
     a, b = (track(Log(), name=f"rw.{name}", shared=shared) for name in "AB")
     with checking() as session:
         with a.shared(), b.shared():
             pass
         with b.shared(), a.shared():
             pass
-    assert found(session) == [("CTX001", grade)]
+    assert found(session) == [("CTX001", grade) for grade in grades]
+
+
+def test_the_mode_belongs_to_the_acquisition() -> None:
+    # one of two readers that is let in is enough
+    for modes, rules in (((True, True), ["CTX001"]), (("recursive", "recursive"), []), ((True, "recursive"), [])):
+        a, b = (track(Log(), name=f"rw.{name}", shared=True) for name in "AB")
+        with checking() as session:
+            for outer, inner in ((a, b), (b, a)):
+                outer.acquire(shared=True)
+                inner.acquire(shared=modes[outer is b])
+                inner.release()
+                outer.release()
+        assert [v.rule for v in session.violations] == rules
+
+
+def test_a_reader_that_comes_again_may_wait_behind_a_writer() -> None:
+    a = track(Log(), name="rw.A", shared=True)
+    with checking() as session:
+        a.acquire(shared=True)
+        a.acquire(shared="recursive")
+        a.release()
+        assert found(session) == []
+        a.acquire(shared=True, timeout=5)
+        a.release()
+        assert found(session) == [("CTX002", "unlikely")]
+        a.acquire(shared=True)
+        a.release()
+        a.release()
+    assert found(session) == [("CTX002", "possible")]
 
 
 def test_a_shared_hold_is_no_guard_and_an_exclusive_one_is() -> None:

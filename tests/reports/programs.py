@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ctxcheck import fastpath, markers
-from ctxcheck.engine.classes import LOCK, RECURSIVE, SPIN, Kind, LockClass, Mode
+from ctxcheck.engine.classes import LOCK, RECURSIVE, RLOCK, SHARED, SPIN, Kind, LockClass, Mode
 from ctxcheck.engine.findings import Finding
 from ctxcheck.engine.sites import Trace
 from ctxcheck.engine.validator import Validator
@@ -108,6 +108,8 @@ class Run:
             "until": self.until,
             "SPIN": SPIN,
             "RECURSIVE": RECURSIVE,
+            "RLOCK": RLOCK,
+            "SHARED": SHARED,
             **{name: getattr(markers, name) for name in markers.__all__},
         }
 

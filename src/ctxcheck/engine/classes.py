@@ -35,7 +35,8 @@ class Kind:
     holder loses.  ``reentrant``: its owner may take it again.  ``owned``: only its owner may release
     it (a plain Lock may be handed to another thread).  ``guards``: holding it keeps
     others out.  ``resource``: something to wait for, without an owner (a semaphore).  ``abroad``: another
-    process may release it, which this one doesn't see.
+    process may release it, which this one doesn't see.  ``confined``: no other thread ever takes it, so that nobody
+    can wait for its holder but what interrupts it.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Kind:
     guards: bool = True
     resource: bool = False
     abroad: bool = False
+    confined: bool = False
 
 
 LOCK: Final = Kind("lock")
@@ -97,15 +99,17 @@ class Step:
     """One entry of a held chain.  Hashed and compared by identity: it is the key of the hot path's lookup.
 
     ``lock_class`` and ``mode`` for a lock; a :class:`ContextStep` has neither.
-    ``takes`` are the permissions that it removes for what is inside.
+    ``takes`` are the permissions that it removes for what is inside.  ``boundary``: a new chain begins with it, to
+    which what is held below means nothing (see :mod:`ctxcheck.engine.interrupts`).
     """
 
-    __slots__ = ("by_call", "lock_class", "mode", "takes")
+    __slots__ = ("boundary", "by_call", "lock_class", "mode", "takes")
 
     def __init__(self, lock_class: LockClass | None, mode: Mode | None, takes: int) -> None:
         self.lock_class: LockClass | None = lock_class
         self.mode: Mode | None = mode
         self.takes: int = takes
+        self.boundary: bool = False
         #: The same class taken by ``acquire()`` instead of ``with``; read by the hot path.
         self.by_call: Step = self
 
@@ -118,14 +122,25 @@ class Step:
 class ContextStep(Step):
     """A context on the chain: an atomic section, an open bracket, an ``allow``.
 
-    ``kind`` is "atomic", "range", ...; ``label`` is for people; ``declared`` is where a marker stands.
+    ``kind`` is "atomic", "range", "interrupt", "masked", ...; ``label`` is for people; ``declared`` is where a marker
+    stands.
     """
 
     __slots__ = ("declared", "detail", "kind", "label")
 
-    def __init__(self, kind: str, label: str, takes: int = 0, declared: Trace = EMPTY, detail: object = None) -> None:
+    def __init__(
+        self,
+        kind: str,
+        label: str,
+        takes: int = 0,
+        declared: Trace = EMPTY,
+        detail: object = None,
+        *,
+        boundary: bool = False,
+    ) -> None:
         super().__init__(None, None, takes)
         self.kind: str = kind
+        self.boundary = boundary
         self.label: str = label
         self.declared: Trace = declared
         self.detail: object = detail

@@ -15,6 +15,7 @@ from ctxcheck.engine.rules import Grade
 from ctxcheck.engine.sites import EMPTY, Trace
 
 if TYPE_CHECKING:
+    from ctxcheck.engine.usage import Hazard
     from ctxcheck.engine.verdict import Cycle
 
 
@@ -58,12 +59,31 @@ class OrderFacts:
 @final
 @dataclass(frozen=True, slots=True)
 class SelfDeadlockFacts:
-    """CTX002.  ``why_certain`` says which of the two proofs holds; ``waited`` seconds have passed otherwise."""
+    """CTX002.  ``why_certain`` says which of the two proofs holds; ``waited`` seconds have passed otherwise.
+
+    ``context`` is what has interrupted the holder, where that is who wants it again.  ``shared``: both holds are, so
+    that it hangs only if a writer waits in between.
+    """
 
     lock_class: LockClass
     held: Entry
     why_certain: Literal["", "with", "alone", "owned"]
     waited: float = 0.0
+    context: str = ""
+    shared: bool = False
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class InterruptFacts:
+    """CTX004 and CTX005: what interrupts the holder of what, and waits for what."""
+
+    hazard: Hazard
+
+    @property
+    def cycle(self) -> Cycle:
+        """The classes that take part."""
+        return self.hazard.cycle
 
 
 @final
@@ -170,7 +190,15 @@ class FaultFacts:
 
 
 Facts = (
-    OrderFacts | SelfDeadlockFacts | NestingFacts | SleepFacts | RangeFacts | HeldFacts | ReleaseFacts | FaultFacts
+    OrderFacts
+    | SelfDeadlockFacts
+    | InterruptFacts
+    | NestingFacts
+    | SleepFacts
+    | RangeFacts
+    | HeldFacts
+    | ReleaseFacts
+    | FaultFacts
 )
 
 

@@ -187,7 +187,7 @@ class Nesting:
                 event.owner, event.guards, event.origin, mode, event.mode, held_at, event.trace, event.allowed
             )
             news, cyclic = graph.add(*edge, witness)
-            if orders.grade < 0:
+            if orders.grade < 0 and not _lets_in(witness):
                 orders.grade = 0
                 found.append(self._finding(lock_class, witness, "once", "unlikely"))
             if news and cyclic and orders.grade < GRADES.index("possible"):
@@ -225,9 +225,10 @@ class Nesting:
         if cycles:
             best = max(cycles, key=lambda cycle: GRADES.index(cycle.grade))
             found = self._finding(lock_class, best.witnesses[-1], "both", best.grade)
-        elif graph.evidence:
-            witness = min((w for evidence in graph.evidence.values() for w in evidence.witnesses), key=Witness.sort_key)
-            found = self._finding(lock_class, witness, "once", "unlikely")
+        else:
+            every = [w for evidence in graph.evidence.values() for w in evidence.witnesses if not _lets_in(w)]
+            if every:
+                found = self._finding(lock_class, min(every, key=Witness.sort_key), "once", "unlikely")
         before = orders.best
         if found is None or (before is not None and _weight(before) > _weight(found)):
             return before
@@ -239,6 +240,11 @@ class Nesting:
         return Finding(
             "CTX003", grade, witness.owner, witness.taken_at, (lock_class.key,), facts, (lock_class,), witness.allowed
         )
+
+
+def _lets_in(witness: Witness) -> bool:
+    """Whether this is a reader beside another one, whom it can't wait for."""
+    return witness.taken_mode.recursive and witness.held_mode.shared
 
 
 def _is_held_in(lock: Any, node: Node) -> bool:

@@ -30,10 +30,10 @@ if TYPE_CHECKING:
 class Node(dict["Step", "Node"]):
     """One position in an owner's trie; the dictionary holds its cached children.
 
-    ``allows`` is what the owner may still do here (the intersection over the chain), ``trace``
-    where this owner first took this chain, ``made_for`` a weak reference to the lock that it then took.
-    After a release in the middle the entries above hang elsewhere: each new node ``stands_for`` the one that the lock
-    still points to.
+    ``allows`` is what the owner may still do here (the intersection over the chain, down to the interrupting
+    context that it is in), ``trace`` where this owner first took this chain, ``made_for`` a weak reference to the
+    lock that it then took.  After a release in the middle the entries above hang elsewhere: each new node
+    ``stands_for`` the one that the lock still points to.
     """
 
     __slots__ = ("_stands_for", "allows", "made_for", "parent", "state", "step", "trace")
@@ -49,7 +49,7 @@ class Node(dict["Step", "Node"]):
         self._stands_for: Node | None = stands_for
         self.step: Step = step
         self.state = state
-        self.allows = EVERYTHING if parent is None else parent.allows & ~step.takes
+        self.allows = (EVERYTHING if parent is None or step.boundary else parent.allows) & ~step.takes
         self.trace: Trace = trace
         self.made_for: Callable[[], Any] | None = None
 
@@ -80,14 +80,35 @@ class Node(dict["Step", "Node"]):
             yield node
             node = node.parent
 
+    def inside(self) -> Iterator[Node]:
+        """The entries since the interrupting context that this is in, if it is in one; else the whole chain.
+
+        What a context interrupts depends on when it came: to most rules, its chain begins with it.
+        """
+        node = self
+        while node.parent is not node and not node.step.boundary:
+            yield node
+            node = node.parent
+
+    def scope(self) -> Iterator[Node]:
+        """As :meth:`inside`, with the interrupting context itself."""
+        for node in self.chain():
+            yield node
+            if node.step.boundary:
+                return
+
     def held(self) -> Iterator[Node]:
-        """The entries that are locks, innermost first."""
+        """The entries that are locks, innermost first; in an interrupting context, those taken in it."""
+        return (node for node in self.inside() if node.step.lock_class is not None)
+
+    def all_held(self) -> Iterator[Node]:
+        """The entries that are locks, innermost first, also those that interrupted code holds."""
         return (node for node in self.chain() if node.step.lock_class is not None)
 
     def because(self, permission: int) -> Node | None:
         """The entry that took ``permission`` away: the outermost one that does."""
         found = None
-        for node in self.chain():
+        for node in self.inside():
             if node.step.takes & permission:
                 found = node
         return found

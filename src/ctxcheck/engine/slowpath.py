@@ -119,6 +119,8 @@ def acquire(lock: LockRecord, state: OwnerState, step: Step, blocking: Any = Tru
         elif not _claim(lock, new, (blocking,), (timeout,)):
             return False
         _stand_on(lock, state, new)
+        if mode is not None:
+            consult(engine.interrupts.obtained, state, new)
     except BaseException:
         if lock.node is new is not VOID:
             release(lock, state)

@@ -33,6 +33,7 @@ from ctxcheck.engine.findings import (
     Waiter,
 )
 from ctxcheck.engine.graph import Edge, OrderGraph, Witness
+from ctxcheck.engine.interrupts import Interrupts, UseEvent
 from ctxcheck.engine.nesting import NestEvent, Nesting, guards_of
 from ctxcheck.engine.owner import VOID, Node, Owner, OwnerState
 from ctxcheck.engine.raw import allocate_lock, get_frame, get_ident
@@ -111,11 +112,12 @@ class Validator:
         #: raise again each time that an order is broken which is known to be (for mode "raise")
         self.insistent: bool = False
         self._broken_orders: dict[Edge, Finding] = {}
-        self._queue: deque[_OrderEvent | NestEvent] = deque()
+        self._queue: deque[_OrderEvent | NestEvent | UseEvent] = deque()
         self._mutex = allocate_lock()
         self._holder: int = 0
         self._states: dict[int, weakref.ref[OwnerState]] = {}
         self.nesting: Nesting = Nesting(self)
+        self.interrupts: Interrupts = Interrupts(self, self.graph)
         #: holds of owners that are gone, which a hand-off may still redeem
         self._left_held: dict[Node, Finding] = {}
         #: owners that wait for a lock of their own, and may be waiting for a hand-off
@@ -164,7 +166,7 @@ class Validator:
         try:
             for bracket in list(state.brackets):
                 ranges.left_open(self, state, bracket, how)
-            for node in list(state.cur.held()):
+            for node in list(state.cur.all_held()):
                 self._left(state, node, how)
         finally:
             self._nodes -= state.dissolve()
@@ -219,8 +221,11 @@ class Validator:
             if lock_class.kind.sleeps and not mode.judged and not parent.allows & BLOCK:
                 cacheable = False
                 self.report_sleep(state, lock_class.name, "acquire", node.trace, mode=mode, lock_class=lock_class)
-            if held and self._order(state, held, lock_class, mode, node):
+            guards = guards_of(held)
+            self.interrupts.note(state, node, guards)
+            if held and self._order(state, held, lock_class, mode, node, guards):
                 cacheable = False
+            self.see_to(state)
         self.chains += 1
         if cacheable and self._room():
             parent[step] = node
@@ -253,9 +258,16 @@ class Validator:
         self._nodes += 1
         return True
 
-    def _order(self, state: OwnerState, held: list[Node], target: LockClass, mode: Mode, node: Node) -> bool:
+    def _order(
+        self,
+        state: OwnerState,
+        held: list[Node],
+        target: LockClass,
+        mode: Mode,
+        node: Node,
+        guards: frozenset[LockClass],
+    ) -> bool:
         """Put the orders "each held lock, then this one" on the queue and see to it; whether to ask again next time."""
-        guards = guards_of(held)
         entries = tuple(
             (h.step.lock_class, h.step.mode, h.trace)
             for h in held
@@ -281,10 +293,19 @@ class Validator:
         evidence = self.graph.evidence.get((source, target))
         return evidence is not None and evidence.saturated(guards, held_mode, mode)
 
-    def submit(self, state: OwnerState, event: _OrderEvent | NestEvent) -> None:
+    def submit(self, state: OwnerState, event: _OrderEvent | NestEvent | UseEvent) -> None:
         """Put an event on the queue and see to it."""
         self._queue.append(event)
         self._drain(state)
+
+    def queue(self, event: UseEvent) -> None:
+        """Put an event on the queue, for who queues it to see to when there are no more."""
+        self._queue.append(event)
+
+    def see_to(self, state: OwnerState) -> None:
+        """Work off what is queued."""
+        if self._queue:
+            self._drain(state)
 
     def _drain(self, state: OwnerState) -> None:
         """Work the queue off, unless somebody else is at it; then tell what was found."""
@@ -311,7 +332,10 @@ class Validator:
             # taken off only when it is done: an exception thrown into this thread from outside
             # (a signal handler's) must not lose it, and doing it twice does no harm
             event = self._queue[0]
-            found += self._apply_order(event) if isinstance(event, _OrderEvent) else self.nesting.apply(event)
+            if isinstance(event, _OrderEvent):
+                found += self._apply_order(event)
+            else:
+                found += self.interrupts.apply(event) if isinstance(event, UseEvent) else self.nesting.apply(event)
             self._queue.popleft()
         return found
 
@@ -329,6 +353,8 @@ class Validator:
             witness = Witness(event.owner, guards, event.origin, mode, event.mode, held_at, event.trace, event.allowed)
             edge = (source, event.target)
             news, cyclic = self.graph.add(*edge, witness)
+            if news:
+                found += self.interrupts.ordered(*edge, event.owner)
             if news and cyclic:
                 cycle = self.cycle_at_once(self.graph, edge)
                 if cycle is not None:
@@ -403,7 +429,7 @@ class Validator:
         verdict = self.judge(self.graph, within) if within else Verdict()
         self.cut = verdict.cut
         found = [self.order_finding(cycle) for cycle in verdict.cycles]
-        return found + self.nesting.findings()
+        return found + self.nesting.findings() + self.interrupts.findings()
 
     # --- waiting ----------------------------------------------------------------
 
@@ -469,7 +495,7 @@ class Validator:
         if because is None:
             return
         rule = "CTX102" if how == "acquire" else "CTX101"
-        chain = tuple(self.entry(node) for node in reversed(list(state.cur.chain())))
+        chain = tuple(self.entry(node) for node in reversed(list(state.cur.scope())))
         reason = self.entry(because)
         subject = lock_class.key if lock_class is not None else what
         state.owner.learn_name()

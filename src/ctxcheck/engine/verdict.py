@@ -75,7 +75,8 @@ def judge(
     Each edge that lies on a cycle is covered by its best-graded, then shortest, then smallest cycle, those of two edges
     for all edges first, so that a bound on the work can't cut them; one finding a cycle.  An unlikely cycle says
     nothing new where it is one that was told, with a longer way through the same critical section: to take A to Z in
-    one order, and once Z before A, is one mistake and not one for each lock between them.
+    one order, and once Z before A, is one mistake and not one for each lock between them.  A circle of readers that
+    let each other in isn't told of.
 
     Cost: near-linear in the edges where most cycles are of two; bounded by a multiple of the edges in any case.
     """
@@ -89,14 +90,16 @@ def judge(
     for find in (search.of_two, search.of_three, search.longer, search.shortest):
         for edge in edges:
             if edge not in covered and (classes := find(*edge)) is not None:
-                covered.update(_edges_of(classes))
                 if find == search.shortest and search.says_no_more(classes, told):
-                    continue
-                told.add(_canonical(classes))
-                if len(verdict.cycles) < MAX_CYCLES:
-                    verdict.cycles.append(search.grade(classes))
-                else:
+                    covered.update(_edges_of(classes))
+                elif len(verdict.cycles) >= MAX_CYCLES:
+                    covered.update(_edges_of(classes))
+                    told.add(_canonical(classes))
                     search.cut.add(edge)
+                elif (cycle := search.grade(classes)).reason != "readers":  # else no schedule makes a deadlock of it
+                    covered.update(_edges_of(classes))
+                    told.add(_canonical(classes))
+                    verdict.cycles.append(cycle)
     verdict.cut = len(search.cut)
     return verdict
 
@@ -248,7 +251,8 @@ class _Search:
         for find in (self.of_two, self.of_three, self.longer, self.shortest):
             found = find(source, target)
             if found is not None:
-                return self.grade(found)
+                cycle = self.grade(found)
+                return None if cycle.reason == "readers" else cycle
         return None
 
     def ways(self, edge: Edge, *, timed: bool) -> list[_Way]:

@@ -6,7 +6,8 @@ import sys
 import threading
 from typing import TYPE_CHECKING, Any
 
-from ctxcheck.engine.classes import LockClass
+from ctxcheck.engine import interrupts
+from ctxcheck.engine.classes import LockClass, Mode
 from ctxcheck.engine.errors import DeadlockError
 from ctxcheck.engine.findings import Finding, NestingFacts, SelfDeadlockFacts, Waiter
 from ctxcheck.engine.graph import OrderGraph, Witness
@@ -46,7 +47,13 @@ def self_deadlock(engine: Validator, state: OwnerState, lock_class: LockClass, n
         state.owner,
         trace,
         (lock_class.key, trace.function()),
-        SelfDeadlockFacts(lock_class, engine.entry(node), why, 0.0 if why else engine.deadlock_after),
+        SelfDeadlockFacts(
+            lock_class,
+            engine.entry(node),
+            why,
+            0.0 if why else engine.deadlock_after,
+            interrupts.interrupted_by(state, node),
+        ),
         (lock_class,),
         engine.allowed(state.cur, "CTX002"),
     )
@@ -54,6 +61,31 @@ def self_deadlock(engine: Validator, state: OwnerState, lock_class: LockClass, n
         violation = engine.emit(state, finding)
         raise DeadlockError(violation)
     engine.provisional[state] = finding
+
+
+def shared_twice(engine: Validator, state: OwnerState, lock_class: LockClass, node: Node, mode: Mode) -> None:
+    """The owner asks once more for a shared hold of a lock that it holds shared, and is queued behind writers (CTX002).
+
+    It hangs if a writer has begun to wait since the first hold, and not otherwise: so it isn't stopped.
+    """
+    trace = capture(2)
+    state.owner.learn_name()
+    facts = SelfDeadlockFacts(
+        lock_class, engine.entry(node), "", 0.0, interrupts.interrupted_by(state, node), shared=True
+    )
+    engine.emit(
+        state,
+        Finding(
+            "CTX002",
+            "unlikely" if mode.timed else "possible",
+            state.owner,
+            trace,
+            (lock_class.key, "shared", trace.function()),
+            facts,
+            (lock_class,),
+            engine.allowed(state.cur, "CTX002"),
+        ),
+    )
 
 
 def still_blocked(engine: Validator, state: OwnerState, lock: Any, seen: WaitCycle | None) -> None:
@@ -79,7 +111,7 @@ def still_blocked(engine: Validator, state: OwnerState, lock: Any, seen: WaitCyc
     repeated = next((c for c in classes if classes.count(c) > 1), None)
     trace = capture(2)
     if repeated is not None:
-        held = next((n for n in state.cur.held() if n.step.lock_class is repeated), state.cur)
+        held = next((n for n in state.cur.all_held() if n.step.lock_class is repeated), state.cur)
         facts = NestingFacts(repeated, engine.entry(held), "both")
         engine.emit(state, Finding("CTX003", "certain", state.owner, trace, (repeated.key,), facts, (repeated,)))
         return

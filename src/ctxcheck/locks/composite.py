@@ -39,7 +39,7 @@ def _sleeps(what: str, released: Any = None) -> None:
     if st.cur.allows & BLOCK:
         return
     own = getattr(released, "node", None)
-    if any(node.step.takes & BLOCK and node.stands_for is not own for node in st.cur.chain()):
+    if any(node.step.takes & BLOCK and node.stands_for is not own for node in st.cur.inside()):
         slowpath.consult(st.engine.report_sleep, st, what, "wait", capture(2))
 
 

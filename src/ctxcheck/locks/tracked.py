@@ -107,13 +107,17 @@ class Tracked:
                 if node is not VOID and not node.state.ended:
                     node.state.drops.append(node)
 
-    def acquire(self, *args: Any, shared: bool = False, **kwargs: Any) -> Any:
+    def acquire(self, *args: Any, shared: bool | Literal["recursive"] = False, **kwargs: Any) -> Any:
         """Acquire the object, with its own arguments; ``shared=True`` for a shared hold.
 
-        ``blocking`` and ``timeout`` are understood as ``threading.Lock.acquire`` has them.  Returns what the object's
-        method returns; a false value other than ``None`` means that it wasn't acquired.
+        ``shared="recursive"``: one that is let in while a writer waits, where that depends on the acquisition (a lock
+        whose readers are preferred in some contexts only).  ``blocking`` and ``timeout`` are understood as
+        ``threading.Lock.acquire`` has them.  Returns what the object's method returns; a false value other than
+        ``None`` means that it wasn't acquired.
         """
-        return self._acquire(args, kwargs, shared=bool(shared))
+        if shared not in (True, False, "recursive"):
+            raise ValueError(f"{self.lock_class.name}.acquire: shared={shared!r} is not True, False or 'recursive'")
+        return self._acquire(args, kwargs, shared=shared)
 
     def release(self, *args: Any, shared: bool | None = None, **kwargs: Any) -> Any:
         """Release the caller's innermost hold; ``shared=True`` the innermost shared one.
@@ -176,7 +180,14 @@ class Tracked:
 
     # --- how -------------------------------------------------------------------
 
-    def _acquire(self, args: tuple[Any, ...], kwargs: dict[str, Any], *, shared: bool, scoped: bool = False) -> Any:
+    def _acquire(
+        self,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        *,
+        shared: bool | Literal["recursive"],
+        scoped: bool = False,
+    ) -> Any:
         if shared and self._modes is None:
             raise TypeError(f"track: `{self.lock_class.name}` has no shared mode; pass shared=... to track()")
         if shared:
@@ -213,6 +224,8 @@ class Tracked:
                     st.cur = node
                     if self.lock_class.nested:
                         slowpath.consult(st.engine.nesting.remember, st, node, self)
+                    if mode.timed or not mode.waits:
+                        slowpath.consult(st.engine.interrupts.obtained, st, node)
             st.waiting = None
             st.engine.no_longer_blocked(st)
         except BaseException:
@@ -220,7 +233,7 @@ class Tracked:
             if taken:
                 # the caller never hears that it has it
                 if node is not None and node in holds:
-                    self.release(shared=shared)
+                    self.release(shared=bool(shared))
                 else:
                     getattr(self._obj, self._shared_methods[1] if shared else "release")()
             raise
@@ -229,14 +242,17 @@ class Tracked:
                 self._holds.pop(st.owner.serial, None)
         return result
 
-    def _mode(self, args: tuple[Any, ...], kwargs: dict[str, Any], *, shared: bool, scoped: bool) -> Mode:
+    def _mode(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any], *, shared: bool | Literal["recursive"], scoped: bool
+    ) -> Mode:
         blocking = kwargs.get("blocking", args[0] if args else True)
         timeout = kwargs.get("timeout", args[1] if len(args) > 1 else None)
         waits = bool(blocking) and timeout != 0
         timed = waits and isinstance(timeout, (int, float)) and timeout >= 0
         if scoped and not shared:
             return WITH
-        return ((self._modes or _SHARED) if shared else _EXCLUSIVE)[waits, timed]
+        modes = _RECURSIVE if shared == "recursive" else (self._modes or _SHARED) if shared else _EXCLUSIVE
+        return modes[waits, timed]
 
     def _step(self, st: OwnerState, mode: Mode) -> Node:
         step = self.lock_class.step(mode)
@@ -255,6 +271,8 @@ class Tracked:
             return False
         both_shared = mode.shared and all(n.step.mode is not None and n.step.mode.shared for n in holds)
         if both_shared:
+            if not mode.recursive and st.find(holds[-1]) is not None:
+                slowpath.consult(waiting.shared_twice, st.engine, st, self.lock_class, holds[-1], mode)
             return mode.recursive
         if not mode.timed and not self.lock_class.kind.resource and st.find(holds[-1]) is not None:
             slowpath.consult(waiting.self_deadlock, st.engine, st, self.lock_class, holds[-1])

@@ -1,8 +1,8 @@
 """The markers: what a program says about its own functions, and what is checked because of it.
 
 Read in this order: ``target`` (the function that is marked), ``shapes`` (the wrappers that decorators make), then
-``contexts`` (``might_sleep``, ``atomic``, ``allow``), ``ranges`` with ``brackets``, and ``held``, which say what the
-wrappers do.
+``contexts`` (``might_sleep``, ``atomic``, ``allow``), ``interrupts``, ``ranges`` with ``brackets``, and ``held``, which
+say what the wrappers do.
 
 With ``CTXCHECK=0`` in the environment of the process every decorator hands back the function itself and every
 call and ``with`` block does nothing; wrong use is refused all the same.
@@ -11,6 +11,7 @@ call and ``with`` block does nothing; wrong use is refused all the same.
 from ctxcheck.markers.brackets import range_
 from ctxcheck.markers.contexts import allow, atomic, might_sleep, nonblocking
 from ctxcheck.markers.held import assert_held, assert_not_held, might_lock, requires_lock
+from ctxcheck.markers.interrupts import interrupt, masked
 from ctxcheck.markers.ranges import range_end, range_start, within_range
 
 __all__ = [
@@ -18,6 +19,8 @@ __all__ = [
     "assert_held",
     "assert_not_held",
     "atomic",
+    "interrupt",
+    "masked",
     "might_lock",
     "might_sleep",
     "nonblocking",

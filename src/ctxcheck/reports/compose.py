@@ -14,6 +14,7 @@ from ctxcheck.engine.findings import (
     FaultFacts,
     Finding,
     HeldFacts,
+    InterruptFacts,
     NestingFacts,
     OrderFacts,
     RangeFacts,
@@ -25,6 +26,7 @@ from ctxcheck.engine.rules import RULES, find_rule
 from ctxcheck.engine.violations import Violation
 from ctxcheck.reports.compose_context import write_sleep
 from ctxcheck.reports.compose_held import write_fault, write_held, write_release
+from ctxcheck.reports.compose_interrupt import write_interrupt
 from ctxcheck.reports.compose_order import write_order
 from ctxcheck.reports.compose_range import write_range
 from ctxcheck.reports.compose_self import write_nesting, write_self_deadlock
@@ -94,6 +96,8 @@ def _write(draft: Draft) -> None:
             write_order(draft, facts)
         case SelfDeadlockFacts():
             write_self_deadlock(draft, facts)
+        case InterruptFacts():
+            write_interrupt(draft, facts)
         case NestingFacts():
             write_nesting(draft, facts)
         case SleepFacts():

@@ -272,11 +272,6 @@ def _doubt(draft: Draft, cycle: Cycle, orders: Sequence[_Order]) -> tuple[str, s
             f"{names} was released by another thread than the one that acquired it, so to hold it is no critical "
             "section",
         )
-    if cycle.reason == "readers":
-        return (
-            "readers let each other in",
-            "some of these locks are only taken shared, and a shared acquire doesn't wait for a shared hold",
-        )
     return "the evidence speaks against it", "what was seen speaks against a deadlock"
 
 

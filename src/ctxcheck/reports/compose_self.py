@@ -5,7 +5,7 @@ from __future__ import annotations
 from ctxcheck.engine.findings import NestingFacts, SelfDeadlockFacts
 from ctxcheck.engine.violations import Scenario, Step
 from ctxcheck.reports.draft import Draft, here
-from ctxcheck.reports.sourcetext import plain
+from ctxcheck.reports.sourcetext import code, plain
 
 _KINDS = {"lock": "plain Lock", "spin": "SpinLock", "rlock": "RLock"}
 
@@ -14,10 +14,16 @@ def write_self_deadlock(draft: Draft, facts: SelfDeadlockFacts) -> None:
     """CTX002."""
     finding = draft.finding
     lock, name = draft.quote(facts.lock_class), draft.name(facts.lock_class)
+    if facts.shared:
+        _write_shared_twice(draft, facts)
+        return
     owner = draft.owner(finding.owner)
     kind = _KINDS.get(facts.lock_class.kind.name, f"{plain(facts.lock_class.kind.name)} lock")
     certain = bool(facts.why_certain)
+    context = code(plain(facts.context)) if facts.context else ""
     what = f"{owner} re-acquires {lock}, which it already holds"
+    if context:
+        what = f"{owner}, interrupted by {context}, re-acquires {lock}, which the interrupted code holds"
     seconds = f"{facts.waited:g} s"
     draft.message = f"{'' if certain else 'possible '}deadlock: {what}"
     if facts.waited > 0 and not certain:
@@ -29,7 +35,10 @@ def write_self_deadlock(draft: Draft, facts: SelfDeadlockFacts) -> None:
     function = draft.call(finding.trace)
     title = f"{owner}: {function}" if function else owner
     outcome = "it waits for itself for ever" if certain else f"it waits until another thread releases {name}"
-    draft.scenario = Scenario((title,), (Step(0, f"lock({name})"), Step(0, f"lock({name})", title)), outcome)
+    steps = [Step(0, f"lock({name})"), Step(0, f"lock({name})", title)]
+    if context:
+        steps.insert(1, Step(0, f"<{plain(facts.context)} interrupts>"))
+    draft.scenario = Scenario((title,), tuple(steps), outcome)
     draft.held.append(name)
     draft.stack("stack", finding.owner, finding.trace)
     draft.note(
@@ -53,11 +62,50 @@ def write_self_deadlock(draft: Draft, facts: SelfDeadlockFacts) -> None:
         draft.allow_line(finding.trace)
 
 
+def _write_shared_twice(draft: Draft, facts: SelfDeadlockFacts) -> None:
+    finding = draft.finding
+    lock, name = draft.quote(facts.lock_class), draft.name(facts.lock_class)
+    owner = draft.owner(finding.owner)
+    interrupted = f", interrupted by {code(plain(facts.context))}," if facts.context else ""
+    doubt = " (unlikely: the wait has a timeout)" if finding.grade == "unlikely" else ""
+    begins = "" if doubt else "possible deadlock: "
+    takes = f"{owner}{interrupted} takes {lock} shared a second time"
+    draft.message = f"{begins}{takes}, and a writer may wait in between{doubt}"
+    draft.site("now", finding.trace, f"waits behind a writer that waits for the first hold of {lock}")
+    draft.site("held_now", facts.held.trace, f"{lock} was {here(draft.exact(facts.held))}, shared")
+    function = draft.call(finding.trace)
+    titles = (f"thread A: {function}" if function else "thread A", "thread B: a writer")
+    draft.scenario = Scenario(
+        titles,
+        (
+            Step(0, f"lock({name}) shared"),
+            Step(1, f"lock({name})", titles[0]),
+            Step(0, f"lock({name}) shared", titles[1]),
+        ),
+        "both wait" if doubt else "both wait for ever",
+    )
+    draft.held.append(name)
+    draft.stack("stack", finding.owner, finding.trace)
+    draft.note(f"readers of {lock} are queued behind a writer that waits already; this time none did")
+    draft.made_at([facts.lock_class])
+    draft.help(f"take {lock} once, around both places")
+    draft.help(
+        'if its readers are let in while a writer waits, say so: `ctxcheck.track(..., shared="recursive")`, or '
+        '`acquire(shared="recursive")`'
+    )
+    draft.allow_line(finding.trace)
+
+
 def _self_helps(draft: Draft, facts: SelfDeadlockFacts) -> None:
     lock = draft.quote(facts.lock_class)
     trace, held = draft.finding.trace, facts.held.trace
     inner, outer = draft.call(trace), draft.call(held)
-    if inner and inner != outer:
+    if facts.context:
+        draft.help(
+            f"take no lock in {code(plain(facts.context))} code: put the work on a `queue.SimpleQueue` or a "
+            "`collections.deque` (both may be used there), and let ordinary code do it"
+        )
+    elif inner and inner != outer:
         bare = inner.removesuffix("()").rpartition(".")[2]
         draft.help(
             f"split {inner}: one that takes {lock}, and `{bare}_locked()`, which expects it to be held "
@@ -68,7 +116,7 @@ def _self_helps(draft: Draft, facts: SelfDeadlockFacts) -> None:
         draft.help(f"take {lock} once, around both places")
     if facts.lock_class.kind.name != "spin":
         draft.help(f"make {lock} an RLock, if its holder may well enter again; the data has to be consistent each time")
-    if held.codes and trace.codes and held.codes[0].co_filename != trace.codes[0].co_filename:
+    if not facts.context and held.codes and trace.codes and held.codes[0].co_filename != trace.codes[0].co_filename:
         draft.help(
             f"if {inner or 'this'} is a callback, a finalizer or a log handler, have it called after the lock is "
             "released"

@@ -40,7 +40,7 @@ def scenario_rows(scenario: Scenario, *, width: int, paint: Paint) -> list[str]:
     outcome = f"*** {safe(scenario.outcome)} ***" if scenario.outcome else ""
     for split, beside in ((False, True), (False, False), (True, False)):
         heads = [_title_rows(title, split=split) for title in titles]
-        entries = [(step.column, row) for step in steps for row in _step_rows(step, beside=beside)]
+        entries = [(step.column, row) for step in steps for row in _step_rows(step, titles, beside=beside)]
         widths = [
             max(map(cells, [*head, *(row for column, row in entries if column == index)]))
             for index, head in enumerate(heads)
@@ -66,7 +66,7 @@ def _scenario_list(scenario: Scenario, outcome: str) -> list[str]:
     steps = [step for step in scenario.steps if 0 <= step.column < len(scenario.columns)]
     for number, step in enumerate(steps, 1):
         owner = _owner(safe(scenario.columns[step.column]))
-        rows.append(f"{_INDENT}{number:>2}. {owner}: {'  '.join(_step_rows(step, beside=True))}")
+        rows.append(f"{_INDENT}{number:>2}. {owner}: {'  '.join(_step_rows(step, scenario.columns, beside=True))}")
     return [*rows, f"{_INDENT}    {outcome}"] if outcome else rows
 
 
@@ -75,11 +75,12 @@ def _title_rows(title: str, *, split: bool) -> list[str]:
     return [f"{owner}:", "  " + title[len(owner) + 2 :]] if split and owner != title else [title]
 
 
-def _step_rows(step: Step, *, beside: bool) -> list[str]:
+def _step_rows(step: Step, titles: Sequence[str], *, beside: bool) -> list[str]:
     action = safe(step.action)
     if not step.waits_for:
         return [action]
-    wait = f"waits for {_owner(safe(step.waits_for))}"
+    own = safe(step.waits_for) == safe(titles[step.column])
+    wait = f"waits for {'itself' if own else _owner(safe(step.waits_for))}"
     return [f"{action}  {wait}"] if beside else [action, f"  {wait}"]
 
 

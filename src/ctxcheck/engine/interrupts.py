@@ -1,0 +1,205 @@
+"""Code that runs in the middle of other code of its thread: finalizers, the collector's callbacks, signal handlers.
+
+An interrupting context begins a new chain, with all permissions: what it interrupts depends on when it came, so no
+order leads from there into it, and nothing that is held there forbids anything in it or guards it.  Only three rules
+look at what it interrupted: a lock that the same thread holds there can't be had (CTX002), and the rules on how lock
+classes are used in such contexts and outside (``usage.py``: CTX004, CTX005).
+
+On a chain a context is a :class:`~ctxcheck.engine.classes.ContextStep` of kind "interrupt", and a boundary; its
+``detail`` names what can't interrupt it, itself among them.  One of kind "masked" names what can't interrupt for now.
+An owner's node for a context hangs below its root while the context doesn't run, so that its chains are known
+wherever it comes; its parent is what it has interrupted.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast, final
+
+from ctxcheck.engine.classes import ContextStep, LockClass
+from ctxcheck.engine.findings import Finding, InterruptFacts
+from ctxcheck.engine.nesting import guards_of
+from ctxcheck.engine.owner import VOID, Node, Owner, OwnerState
+from ctxcheck.engine.sites import capture
+from ctxcheck.engine.usage import Hazard, Usage, Use, Uses
+
+if TYPE_CHECKING:
+    from ctxcheck.engine.graph import OrderGraph
+    from ctxcheck.engine.validator import Validator
+
+_NOTHING: Final[frozenset[str]] = frozenset()
+
+
+class UseEvent(NamedTuple):
+    """How a class is used where an owner stands: waited for in ``context``, held while ``masked`` can't interrupt."""
+
+    owner: Owner
+    lock_class: LockClass
+    use: Use
+    context: str | None
+    masked: frozenset[str] | None
+
+
+class Surroundings(NamedTuple):
+    """The interrupting context that a node is in, if it is in one, the contexts that can't interrupt there, and the
+    reasons of ``allow`` blocks for CTX004 and CTX005."""
+
+    context: str | None = None
+    masked: frozenset[str] = _NOTHING
+    allowed: tuple[str | None, str | None] = (None, None)
+
+
+def surroundings(node: Node) -> Surroundings:
+    """Look at what is around a node."""
+    masked = _NOTHING
+    first: str | None = None
+    second: str | None = None
+    while node.parent is not node:
+        step = node.step
+        if type(step) is ContextStep:
+            if step.kind in ("masked", "interrupt"):
+                names = cast("frozenset[str]", step.detail)
+                masked = masked | names if masked else names
+                if step.boundary:
+                    return Surroundings(step.label, masked, (first, second))
+            elif step.kind == "allow":
+                rules = cast("frozenset[str]", step.detail)
+                first = step.label if first is None and "CTX004" in rules else first
+                second = step.label if second is None and "CTX005" in rules else second
+        node = node.parent
+    return Surroundings(None, masked, (first, second)) if masked or first or second else _NOWHERE
+
+
+_NOWHERE: Final = Surroundings()
+
+
+def begin(state: OwnerState, step: ContextStep) -> Node:
+    """Return the node on which an interrupting context stands that begins here, which :func:`end` takes back."""
+    # taken out while it is in use: the same context may come again in the middle of this
+    node = state.root.pop(step, None)
+    if node is None:
+        state.engine.contexts += 1
+        state.owner.learn_name()
+        node = Node(state.cur, step, state, capture(1))
+    node.parent = state.cur
+    return node
+
+
+def end(state: OwnerState, node: Node) -> None:
+    """The context is over, and the owner doesn't stand there any more: keep the node for the next time."""
+    root = state.root
+    if root is not VOID and node.state is state:
+        node.parent = root
+        root[node.step] = node
+
+
+def interrupted_by(state: OwnerState, held: Node) -> str:
+    """The context whose code wants what its own thread holds in ``held``, below it; empty if there is none."""
+    for entry in state.cur.chain():
+        if entry.stands_for is held.stands_for:
+            break
+        if entry.step.boundary and isinstance(entry.step, ContextStep):
+            return entry.step.label
+    return ""
+
+
+@final
+class Interrupts:
+    """What one session knows of interrupting contexts; changes under the validator's mutex only."""
+
+    __slots__ = ("_engine", "usage")
+
+    def __init__(self, engine: Validator, graph: OrderGraph) -> None:
+        self._engine: Validator = engine
+        self.usage: Usage = Usage(graph, engine.owners, engine.is_single)
+
+    def note(self, state: OwnerState, node: Node, guards: frozenset[LockClass]) -> None:
+        """A class is waited for, for the first time on this chain, in ``node``; ``guards`` are held.
+
+        What is waited for with a timeout is held when :meth:`obtained` says so.  Leaves events for the validator
+        to see to.
+        """
+        mode = node.step.mode
+        assert mode is not None
+        around = surroundings(node.parent)
+        if around.context is not None:
+            self._waits(state, node, guards, around)
+        if not mode.timed:
+            self._holds(state, node, guards, around)
+
+    def obtained(self, state: OwnerState, node: Node) -> None:
+        """What was tried in ``node``, or waited for with a timeout, is held now."""
+        if node is not VOID and node.step.lock_class is not None:
+            self._holds(state, node, guards_of(list(node.parent.held())), surroundings(node.parent))
+            self._engine.see_to(state)
+
+    def unmasked(self, state: OwnerState) -> None:
+        """Something can interrupt again: all that is held here is held open to it from now on."""
+        held = list(state.cur.held())
+        if held:
+            around = surroundings(state.cur)
+            guards = guards_of(held)
+            for node in held:
+                self._holds(state, node, guards, around)
+            self._engine.see_to(state)
+
+    def _waits(self, state: OwnerState, node: Node, guards: frozenset[LockClass], around: Surroundings) -> None:
+        lock_class, mode, context = node.step.lock_class, node.step.mode, around.context
+        assert lock_class is not None
+        assert mode is not None
+        assert context is not None
+        use = Use(state.owner, guards, self._engine.origin, mode, node.trace, around.allowed)
+        if not _covers(self.usage.uses(lock_class, context), use):
+            self._engine.queue(UseEvent(state.owner, lock_class, use, context, None))
+
+    def _holds(self, state: OwnerState, node: Node, guards: frozenset[LockClass], around: Surroundings) -> None:
+        lock_class, mode = node.step.lock_class, node.step.mode
+        assert lock_class is not None
+        assert mode is not None
+        if lock_class.kind.guards and not mode.shared and not lock_class.handed_over:
+            guards |= {lock_class}
+        use = Use(state.owner, guards, self._engine.origin, mode, node.trace, around.allowed)
+        if not _covers(self.usage.holds(lock_class, around.masked), use):
+            self._engine.queue(UseEvent(state.owner, lock_class, use, None, around.masked))
+
+    def apply(self, event: UseEvent) -> list[Finding]:
+        """Enter an event, and say what it shows; under the validator's mutex."""
+        found: list[Hazard] = []
+        if event.context is not None:
+            found += self.usage.add_use(event.lock_class, event.context, event.use)
+        if event.masked is not None:
+            found += self.usage.add_hold(event.lock_class, event.masked, event.use)
+        return [_finding(hazard, event.owner) for hazard in found]
+
+    def ordered(self, source: LockClass, target: LockClass, owner: Owner) -> list[Finding]:
+        """What a new order shows."""
+        return [_finding(hazard, owner) for hazard in self.usage.add_order(source, target)]
+
+    def findings(self) -> list[Finding]:
+        """What all of it comes to; under the validator's mutex."""
+        hazards = self.usage.judge()
+        self._engine.cut += hazards.cut
+        return [_finding(hazard, hazard.by) for hazard in hazards.found]
+
+
+def _covers(uses: Uses | None, use: Use) -> bool:
+    return uses is not None and uses.covers(use)
+
+
+def _finding(hazard: Hazard, owner: Owner) -> Finding:
+    cycle = hazard.cycle
+    trace = hazard.interrupted.taken_at
+    if hazard.rule == "CTX004":
+        functions = [trace.function()]
+    else:
+        functions = [witness.taken_at.function() for witness in cycle.witnesses]
+    identity: tuple[Any, ...] = (hazard.context, *(c.key for c in cycle.classes), *functions)
+    return Finding(
+        hazard.rule,
+        cycle.grade,
+        owner,
+        trace,
+        identity,
+        InterruptFacts(hazard),
+        cycle.classes,
+        hazard.allowed,
+    )

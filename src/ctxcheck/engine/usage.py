@@ -1,0 +1,452 @@
+"""How lock classes are used with regard to interrupting contexts, and what that comes to (CTX004, CTX005).
+
+A class is *used in* a context if code that runs in it waits for the lock, and *held open* to it if the lock is held
+while the context could interrupt.  Both of one class: the context interrupts the holder, and waits for it (CTX004).
+Of two classes, with a path of recorded orders from the one that is used to the one that is held: it waits for a third
+party, who waits for the holder (CTX005).  These are the usage states of Linux ``lockdep`` (``lockdep-design.rst``,
+"Multi-lock dependency rules"), with its rule for readers.  To say how sure each one is, "interrupted while it holds
+this, and waits for that" is taken for one order more: then the finding is a cycle, and is graded as any other.
+
+What is held open is kept as what was *masked* at that time: a context that is first seen later conflicts all the same.
+
+Pure: facts in, findings out.  Not thread-safe by itself, but for :meth:`Uses.covers`: it reads one tuple.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Final, NamedTuple, final
+
+from ctxcheck.engine.classes import LockClass, Mode
+from ctxcheck.engine.graph import ENOUGH_OWNERS, Evidence, OrderGraph, Witness
+from ctxcheck.engine.owner import Owner
+from ctxcheck.engine.sites import Trace
+from ctxcheck.engine.verdict import Cycle, Owners, best_cycle
+
+#: Uses remembered of one class in one way, pairs of them that one finding is graded by, and pairs of classes that
+#: are looked at for one verdict, and behind one order when it comes.
+MAX_USES: Final = 32
+MAX_PAIRS: Final = 64
+MAX_SEARCHES: Final = 2_000
+MAX_AT_ONCE: Final = 8
+
+_NONE: Final[frozenset[LockClass]] = frozenset()
+
+IsSingle = Callable[[LockClass], bool]
+
+
+class Use(NamedTuple):
+    """One way in which a class was used.
+
+    ``guards`` are the classes held exclusively at that moment, this one among them where it is held;
+    ``allowed`` are the reasons of ``allow`` blocks around it for CTX004 and for CTX005.
+    """
+
+    owner: Owner
+    guards: frozenset[LockClass]
+    origin: str
+    mode: Mode
+    trace: Trace
+    allowed: tuple[str | None, str | None] = (None, None)
+
+    def way(self) -> tuple[object, ...]:
+        """What makes two uses differ, but for their owners, guards and places."""
+        mode = self.mode
+        return (self.origin, mode.shared, mode.recursive, mode.timed, *(text is None for text in self.allowed))
+
+    def sort_key(self) -> tuple[object, ...]:
+        """An order that doesn't depend on when they came."""
+        reasons = [text or "" for text in self.allowed]
+        guards = sorted(map(_key, self.guards))
+        mode = self.mode
+        return (*reasons, mode.timed, len(guards), *self.place(), mode.shared, mode.recursive, guards)
+
+    def place(self) -> tuple[object, ...]:
+        """The part of the order that the place gives."""
+        return (*self.trace.sort_key(), self.origin)
+
+
+@final
+class Uses:
+    """The uses of one class in one way: for each owner those under the fewest guards, and of those the first places."""
+
+    __slots__ = ("cut", "known")
+
+    def __init__(self) -> None:
+        self.known: tuple[Use, ...] = ()
+        self.cut: bool = False
+
+    def covers(self, new: Use) -> bool:
+        """Whether there is nothing to learn from this one."""
+        return bool(self.known) and self._without(new) is None
+
+    def add(self, new: Use) -> bool:
+        """Remember a use; returns whether it may change what is possible, and not only where it is shown."""
+        if not self.known:
+            self.known = (new,)
+            return True
+        kept = self._without(new)
+        if kept is None:
+            return False
+        way = new.way()
+        news = not any(old.way() == way and old.guards <= new.guards for old in self.known)
+        news = news or all(old.owner is not new.owner for old in self.known)
+        self.known = tuple(sorted((*kept, new), key=Use.sort_key))
+        return news
+
+    def _without(self, new: Use) -> list[Use] | None:
+        """What is left of what is known beside a new use; ``None`` if that one is needless."""
+        way, place = new.way(), new.place()
+        kept: list[Use] = []
+        alike: list[Use] = []
+        for old in self.known:
+            if old.way() == way:
+                if old.owner is new.owner:
+                    if old.guards < new.guards or (old.guards == new.guards and old.place() <= place):
+                        return None
+                    if new.guards <= old.guards:
+                        continue
+                if old.guards == new.guards:
+                    alike.append(old)
+            kept.append(old)
+        if len(alike) >= ENOUGH_OWNERS:
+            # so many owners may stand for all; of their places the first ones are kept, whoever comes first
+            last = max(alike, key=Use.place)
+            if last.place() <= place:
+                return None
+            kept.remove(last)
+        elif len(kept) >= MAX_USES:
+            self.cut = True
+            return None
+        return kept
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Hazard:
+    """``context`` interrupts the holder of one class, and waits for a class: CTX004 if they are the same one.
+
+    ``cycle.witnesses[at]`` is that: it holds ``cycle.classes[at]`` (``held_at``), and is interrupted by what asks for
+    the next class (``taken_at``; ``by`` is who did that).  The others are orders that were recorded.
+    """
+
+    context: str
+    cycle: Cycle
+    at: int
+    by: Owner
+    allowed: str | None = None
+
+    @property
+    def rule(self) -> str:
+        """Its code."""
+        return "CTX004" if len(self.cycle.classes) == 1 else "CTX005"
+
+    @property
+    def held(self) -> LockClass:
+        """What the interrupted code holds."""
+        return self.cycle.classes[self.at]
+
+    @property
+    def wanted(self) -> LockClass:
+        """What the interrupting context waits for."""
+        return self.cycle.classes[(self.at + 1) % len(self.cycle.classes)]
+
+    @property
+    def interrupted(self) -> Witness:
+        """How the one is held while the other is waited for."""
+        return self.cycle.witnesses[self.at]
+
+
+@final
+@dataclass(slots=True)
+class Hazards:
+    """A verdict: what was found, and how many searches were given up."""
+
+    found: list[Hazard] = field(default_factory=list[Hazard])
+    cut: int = 0
+
+
+@final
+class Usage:
+    """Every use of every class, and the rules.
+
+    Args:
+        graph: the orders recorded; read, never written.
+        owners, is_single: as for :func:`~ctxcheck.engine.verdict.judge`.
+    """
+
+    __slots__ = ("_graph", "_is_single", "_owners", "_reached", "_told", "held", "used")
+
+    def __init__(self, graph: OrderGraph, owners: Owners, is_single: IsSingle) -> None:
+        self._graph: OrderGraph = graph
+        self._owners: Owners = owners
+        self._is_single: IsSingle = is_single
+        #: for each context, the classes that it waits for
+        self.used: dict[str, dict[LockClass, Uses]] = {}
+        #: for each class, how it is held, by what was masked meanwhile
+        self.held: dict[LockClass, dict[frozenset[str], Uses]] = {}
+        #: for each context, what can be reached from what it waits for; only grows, so it is kept up at little cost
+        self._reached: dict[str, set[LockClass]] = {}
+        self._told: set[tuple[str, LockClass, LockClass, str]] = set()
+
+    # --- learning -----------------------------------------------------------------
+
+    def uses(self, lock_class: LockClass, context: str) -> Uses | None:
+        """How a class is used in a context, if it is."""
+        return self.used.get(context, {}).get(lock_class)
+
+    def holds(self, lock_class: LockClass, masked: frozenset[str]) -> Uses | None:
+        """How a class is held while just these contexts are masked, if it is."""
+        return self.held.get(lock_class, {}).get(masked)
+
+    def add_use(self, lock_class: LockClass, context: str, use: Use) -> list[Hazard]:
+        """Record that code in a context waits for a class; returns what that shows at once."""
+        uses = self.used.setdefault(context, {}).setdefault(lock_class, Uses())
+        if not uses.add(use):
+            return []
+        self._reach(context, lock_class)
+        found = (self.same(context, lock_class), self._first(context, lock_class))
+        return self._news([hazard for hazard in found if hazard is not None])
+
+    def add_hold(self, lock_class: LockClass, masked: frozenset[str], use: Use) -> list[Hazard]:
+        """Record that a class is held while these contexts, and no others, are masked; returns what that shows at once.
+        """
+        uses = self.held.setdefault(lock_class, {}).setdefault(masked, Uses())
+        if not uses.add(use) or not self.used:
+            return []
+        found: list[Hazard] = []
+        for context, used in self.used.items():
+            if context in masked:
+                continue
+            if lock_class in used and (hazard := self.same(context, lock_class)):
+                found.append(hazard)
+            if lock_class in self._reached.get(context, ()) and (hazard := self._first_to(context, lock_class)):
+                found.append(hazard)
+        return self._news(found)
+
+    def add_order(self, source: LockClass, target: LockClass) -> list[Hazard]:
+        """The graph has learned something of an order: return what that shows at once.
+
+        Looks at a few classes behind the order only: what lies further on is told at the end.
+        """
+        found: list[Hazard] = []
+        for context, used in self.used.items():
+            if source in used or source in self._reached.get(context, ()):
+                self._reach(context, source)
+                behind = itertools.islice((c for c in self._from(target) if self._is_open(c, context)), MAX_AT_ONCE)
+                found += itertools.islice(filter(None, (self._first_to(context, c) for c in behind)), 1)
+        return self._news(found)
+
+    def _from(self, start: LockClass) -> Iterator[LockClass]:
+        """A class and those that it leads to, the nearest ones first."""
+        layer = [start]
+        seen = {start}
+        while layer:
+            yield from layer
+            layer = sorted({o for node in layer for o in self._graph.successors.get(node, ())} - seen, key=_key)
+            seen.update(layer)
+
+    def _reach(self, context: str, start: LockClass) -> None:
+        """Go on from a class that is waited for, or is reached from one."""
+        reached = self._reached.setdefault(context, set())
+        todo = [start]
+        while todo:
+            new = self._graph.successors.get(todo.pop(), _NONE) - reached
+            reached |= new
+            todo += new
+
+    def _news(self, found: list[Hazard]) -> list[Hazard]:
+        """What wasn't told before."""
+        news = [h for h in found if (h.context, h.wanted, h.held, h.cycle.grade) not in self._told]
+        self._told.update((h.context, h.wanted, h.held, h.cycle.grade) for h in news)
+        return news
+
+    def _is_open(self, lock_class: LockClass, context: str) -> bool:
+        return any(context not in masked for masked in self.held.get(lock_class, ()))
+
+    def _open_holds(self, lock_class: LockClass, context: str) -> list[Use]:
+        """How a class is held while the context could interrupt."""
+        ways = self.held.get(lock_class, {})
+        return sorted((use for masked, uses in ways.items() if context not in masked for use in uses.known),
+                      key=Use.sort_key)  # fmt: skip
+
+    def _first(self, context: str, wanted: LockClass) -> Hazard | None:
+        found = self._inversions(context, wanted, [MAX_AT_ONCE])
+        return next((h for h in found if h.cycle.grade == "possible"), None)
+
+    def _first_to(self, context: str, held: LockClass) -> Hazard | None:
+        """What some class that is used in the context has to do with one that is held."""
+        for wanted in sorted(self.used[context], key=_key):
+            if wanted is not held and self._graph.reaches(wanted, held):
+                hazard = self._inversion(context, wanted, held)
+                if hazard is not None and hazard.cycle.grade == "possible":
+                    return hazard
+        return None
+
+    # --- judging --------------------------------------------------------------------
+
+    def judge(self) -> Hazards:
+        """Everything that all uses and orders so far come to, whatever order they came in.
+
+        For each class that a context waits for: whether it is held open, and the first class on each way from it that
+        is; what lies behind that one comes to the same.  What is unlikely is told only where nothing is possible.
+        """
+        hazards = Hazards(cut=sum(uses.cut for _, uses in self._every()) if self.used else 0)
+        budget = [MAX_SEARCHES]
+        for context in sorted(self.used):
+            for wanted in sorted(self.used[context], key=_key):
+                same = self.same(context, wanted)
+                others = list(self._inversions(context, wanted, budget))
+                likely = [h for h in others if h.cycle.grade != "unlikely"]
+                if same is not None:
+                    hazards.found.append(same)
+                    hazards.found += likely
+                else:
+                    hazards.found += likely or others[:1]
+        hazards.cut += budget[0] <= 0
+        return hazards
+
+    def _every(self) -> Iterator[tuple[LockClass, Uses]]:
+        for classes in self.used.values():
+            yield from classes.items()
+        for lock_class, ways in self.held.items():
+            for uses in ways.values():
+                yield lock_class, uses
+
+    def same(self, context: str, lock_class: LockClass) -> Hazard | None:
+        """Whether a context waits for a class that it can interrupt the holder of."""
+        kind = lock_class.kind
+        if kind.reentrant or kind.resource:
+            return None
+        best: tuple[int, Witness, LockClass | None] | None = None
+        for pair in self._pairs(context, lock_class, lock_class, 0):
+            if pair.taken_mode.recursive and pair.held_mode.shared:
+                continue  # readers that let each other in
+            guard = min(filter(self._keeps_out, pair.guards), key=_key, default=None)
+            doubt = 2 if guard is not None else 1 if pair.timed else 0
+            if best is None or doubt < best[0]:
+                best = (doubt, pair, guard)
+        if best is None:
+            return None
+        doubt, pair, guard = best
+        classes, pairs = (lock_class,), (pair,)
+        if lock_class.handed_over:
+            cycle = Cycle(classes, pairs, "unlikely", "handed over")
+        elif doubt:
+            cycle = Cycle(classes, pairs, "unlikely", "timed" if doubt == 1 else "guarded", guard)
+        else:
+            cycle = Cycle(classes, pairs, "possible")
+        return Hazard(context, cycle, 0, self._who(context, lock_class, pair), pair.allowed)
+
+    def _keeps_out(self, guard: LockClass) -> bool:
+        return self._is_single(guard) and not guard.handed_over
+
+    def _pairs(self, context: str, held: LockClass, wanted: LockClass, rule: int) -> list[Witness]:
+        """Each way to hold the one, with each way in which the context waits for the other, as if it were an order.
+
+        Of one class, the guards are those that both sides hold: a context that only tries to take them, and gives up,
+        can't get there while the interrupted code holds them.
+        """
+        uses = self.uses(wanted, context)
+        pairs: list[Witness] = []
+        for hold in self._open_holds(held, context):
+            for use in () if uses is None else uses.known:
+                guards = hold.guards & use.guards - {held} if held is wanted else hold.guards | use.guards
+                allowed = use.allowed[rule] or hold.allowed[rule]
+                pairs.append(
+                    Witness(hold.owner, guards, use.origin, hold.mode, use.mode, hold.trace, use.trace, allowed)
+                )
+        pairs.sort(key=Witness.sort_key)
+        return pairs
+
+    def _inversions(self, context: str, wanted: LockClass, budget: list[int]) -> Iterator[Hazard]:
+        """The first classes on the ways from one that a context waits for, that are held open to it.
+
+        A way through a class that no other thread takes is none: nobody waits for its holder.
+        """
+        if wanted.kind.confined:
+            return
+        seen = {wanted}
+        layer = [wanted]
+        while layer:
+            following: list[LockClass] = []
+            for node in layer:
+                for other in sorted(self._graph.successors.get(node, ()), key=_key):
+                    if other in seen or other.kind.confined:
+                        continue
+                    seen.add(other)
+                    if self._is_open(other, context) and budget[0] > 0:
+                        budget[0] -= 1
+                        hazard = self._inversion(context, wanted, other)
+                        if hazard is not None:
+                            yield hazard
+                            if hazard.cycle.grade != "unlikely":
+                                continue
+                    following.append(other)
+            layer = following
+
+    def _inversion(self, context: str, wanted: LockClass, held: LockClass) -> Hazard | None:
+        """Whether orders lead from what a context waits for to what it can interrupt the holder of."""
+        edge = (held, wanted)
+        within = self._between(wanted, held)
+        if held not in within:
+            return None
+        evidence = {
+            (node, other): self._graph.evidence[node, other]
+            for node in within
+            for other in self._graph.successors[node]
+            if other in within and (node, other) != edge
+        }
+        pairs = Evidence()
+        pairs.witnesses = self._pairs(context, held, wanted, 1)[:MAX_PAIRS]
+        pairs.count = len(pairs.witnesses)
+        if not pairs.witnesses:
+            return None
+        evidence[edge] = pairs
+        cycle = best_cycle(edge, evidence, owners=self._owners, is_single=self._is_single, within=within)
+        if cycle is None or cycle.reason == "readers":
+            return None
+        # a cycle passes each class once, so this is where the order is that isn't one
+        at = cycle.classes.index(held)
+        by = self._who(context, wanted, cycle.witnesses[at])
+        return Hazard(context, cycle, at, by, next((w.allowed for w in _from(cycle.witnesses, at) if w.allowed), None))
+
+    def _who(self, context: str, wanted: LockClass, pair: Witness) -> Owner:
+        """Whom a context ran in that waited for a class there."""
+        uses = self.used[context][wanted].known
+        return next((use.owner for use in uses if use.trace is pair.taken_at), pair.owner)
+
+    def _between(self, start: LockClass, goal: LockClass) -> set[LockClass]:
+        """The classes on ways from one to another, without those that no other thread takes."""
+        forward = {start}
+        backward: dict[LockClass, list[LockClass]] = {}
+        todo = [start]
+        while todo:
+            node = todo.pop()
+            for other in self._graph.successors.get(node, ()):
+                if other.kind.confined:
+                    continue
+                backward.setdefault(other, []).append(node)
+                if other not in forward:
+                    forward.add(other)
+                    todo.append(other)
+        if goal not in forward:
+            return set()
+        found = {goal}
+        todo = [goal]
+        while todo:
+            for node in backward.get(todo.pop(), ()):
+                if node not in found:
+                    found.add(node)
+                    todo.append(node)
+        return found
+
+
+def _from(witnesses: tuple[Witness, ...], at: int) -> tuple[Witness, ...]:
+    return witnesses[at:] + witnesses[:at]
+
+
+def _key(lock_class: LockClass) -> str:
+    return lock_class.key
