@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from ctxcheck.locks.install import install as install
     from ctxcheck.locks.install import uninstall as uninstall
     from ctxcheck.locks.naming import lock_factory as lock_factory
+    from ctxcheck.locks.nested import nested as nested
     from ctxcheck.locks.plain import Lock as Lock
     from ctxcheck.locks.plain import RLock as RLock
     from ctxcheck.locks.plain import SpinLock as SpinLock
@@ -59,6 +60,7 @@ _HOMES = {
     "ctxcheck.locks.composite": ("Barrier", "BoundedSemaphore", "Condition", "Event", "Semaphore"),
     "ctxcheck.locks.install": ("install", "uninstall"),
     "ctxcheck.locks.naming": ("lock_factory",),
+    "ctxcheck.locks.nested": ("nested",),
     "ctxcheck.locks.plain": ("Lock", "RLock", "SpinLock"),
     "ctxcheck.locks.tracked": ("track",),
     "ctxcheck.markers": (
@@ -73,8 +75,8 @@ __all__ = [  # computed below from the same table would hide it from type checke
     "Barrier", "BoundedSemaphore", "Condition", "ConfigError", "CtxcheckError", "CtxcheckWarning", "DeadlockError",
     "Event", "Lock", "RLock", "Semaphore", "Session", "SpinLock", "Violation", "ViolationError", "ViolationWarning",
     "allow", "assert_held", "assert_not_held", "atomic", "checking", "held_locks", "install", "lock_factory",
-    "might_lock", "might_sleep", "nonblocking", "range_", "range_end", "range_start", "requires_lock", "track",
-    "uninstall", "within_range",
+    "might_lock", "might_sleep", "nested", "nonblocking", "range_", "range_end", "range_start", "requires_lock",
+    "track", "uninstall", "within_range",
 ]  # fmt: skip
 
 

@@ -35,6 +35,13 @@ def begin(): pass
 def end(): pass
 
 """
+PAGE = """
+from ctxcheck.engine.classes import LOCK
+class Page:
+    def __init__(self, kind=LOCK):
+        self.lock = lock("mm:Page.lock", kind)
+
+"""
 FINISH = """
 until("CTX001")
 while any(thread.is_alive() for thread in threads):
@@ -183,6 +190,18 @@ CASES: dict[str, tuple[str, str, str]] = {
     "ctx205_held": ("CTX205", MMU, "m.begin()\nl.acquire()\nm.end()\nl.release()\n"),
     "ctx301": ("CTX301", LEDGER, "with l:\n    in_thread(deposit, name='w')\n"),
     "ctx301_not": ("CTX301", LEDGER, "with l:\n    assert_not_held(l)\n"),
+    "ctx301_nested": (
+        "CTX301",
+        "from ctxcheck.locks.nested import nested\n",
+        """
+        tree, node = lock("fs:Tree.lock"), lock("fs:Node.lock")
+
+        def move():
+            with nested(node, nest_under=tree): pass
+
+        move()
+        """,
+    ),
     "ctx302": (
         "CTX302",
         "",
@@ -196,6 +215,34 @@ CASES: dict[str, tuple[str, str, str]] = {
     ),
     "ctx303": ("CTX303", "", 'l = lock("mm:Page.lock", SPIN)\ndef work():\n    l.acquire()\nin_thread(work)\n'),
     "ctx303_possible": ("CTX303", "", 'l = lock("mm:Page.lock")\nl.acquire()\n'),
+    "ctx304": (
+        "CTX304",
+        PAGE,
+        "def work():\n    page = Page(SPIN)\n    page.lock.acquire()\nwork()\nwith lock('other'): pass\n",
+    ),
+    "ctx304_possible": ("CTX304", PAGE, "def work():\n    page = Page()\n    page.lock.acquire()\nwork()\n"),
+    "ctx304_again": (
+        "CTX304",
+        "import ctxcheck\n",
+        """
+        ring = ctxcheck.SpinLock()
+        def reset(): ring.__init__()
+        def work():
+            ring.acquire()
+            in_thread(reset, name="w")
+        work()
+        """,
+    ),
+    "ctx304_replaced": (
+        "CTX304",
+        "import ctxcheck\nclass Page:\n    def __init__(self):\n        self.lock = ctxcheck.Lock()\n",
+        """
+        def work(page):
+            with page.lock:
+                page.__init__()
+        work(Page())
+        """,
+    ),
     "ctx305": ("CTX305", "", 'l = lock("mm:Page.lock")\ntry: l.release()\nexcept RuntimeError: pass\n'),
 }
 
@@ -219,7 +266,7 @@ def test_report(tmp_path: Path, name: str) -> None:
 def test_every_rule_that_the_engine_finds_has_a_report() -> None:
     found_by_the_engine = {
         "CTX001", "CTX002", "CTX003", "CTX101", "CTX102", "CTX201", "CTX202", "CTX203", "CTX205", "CTX301", "CTX302",
-        "CTX303", "CTX305",
+        "CTX303", "CTX304", "CTX305",
     }  # fmt: skip
     assert {rule for rule, _, _ in CASES.values()} == found_by_the_engine
 

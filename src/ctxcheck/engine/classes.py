@@ -171,7 +171,8 @@ class LockClass:
     """
 
     __slots__ = (
-        "_steps", "created", "handed_over", "key", "kind", "made_at", "name", "nested", "ordered", "token", "unstable",
+        "_steps", "created", "handed_over", "key", "kind", "levels", "made_at", "name", "nested", "ordered", "token",
+        "unstable",
     )  # fmt: skip
 
     def __init__(self, key: str, name: str, kind: Kind, made_at: Trace = EMPTY, *, unstable: bool = False) -> None:
@@ -185,6 +186,8 @@ class LockClass:
         self.nested: bool = False
         self.ordered: bool = False
         self.token: Token = Token()
+        #: the nesting levels that it was taken at, but for itself
+        self.levels: tuple[LockClass, ...] = ()
         self._steps: dict[Mode, Step] = {}
 
     def step(self, mode: Mode) -> Step:
@@ -197,12 +200,46 @@ class LockClass:
                 step.by_call = self.step(ACQUIRE)
         return step
 
+    @property
+    def base(self) -> LockClass:
+        """The class that its instances are made in: itself, but for a nesting level."""
+        return self
+
+    def hand_over(self) -> None:
+        """Note that a lock of it was released by an owner that didn't hold it, at whatever level."""
+        for lock_class in (self.base, *self.base.levels):
+            lock_class.handed_over = True
+
     def live(self) -> int:
         """The number of instances that exist now."""
         return max(0, _count_references(self.token) - _BASELINE)
 
     def __repr__(self) -> str:
         return f"<LockClass {self.key}>"
+
+
+#: Levels of one class, itself among them.
+MAX_LEVELS: Final = 8
+
+
+@final
+class Level(LockClass):
+    """A nesting level of another class: the same locks, taken where one of that class is held already.
+
+    To the order of locks it is a class of its own (``KEY/1``); what counts instances goes by :attr:`base`.
+    """
+
+    __slots__ = ("_base",)
+
+    def __init__(self, base: LockClass, level: int, key: str) -> None:
+        super().__init__(key, f"{base.name}/{level}", base.kind, base.made_at, unstable=base.unstable)
+        self._base: LockClass = base
+        self.handed_over = base.handed_over
+
+    @property
+    def base(self) -> LockClass:
+        """See :attr:`LockClass.base`."""
+        return self._base
 
 
 @final
@@ -221,11 +258,27 @@ class ClassRegistry:
         they don't obey one rule, so the second kind gets a key of its own.
         """
         found = self._classes.get(key)
-        if found is not None and found.kind is not kind:
+        if found is not None and (found.kind is not kind or found.base is not found):
             key = f"{key}/{kind.name}"
             found = self._classes.get(key)
         if found is None:
             found = self._classes.setdefault(key, LockClass(key, name, kind, made_at, unstable=unstable))
+        return found
+
+    def level(self, lock_class: LockClass, level: int) -> LockClass:
+        """Return the class of this class's locks at a nesting level, 0 to ``MAX_LEVELS`` - 1; 0 is itself."""
+        base = lock_class.base
+        if level == 0:
+            return base
+        key = f"{base.key}/{level}"
+        found = self._classes.get(key)
+        if found is not None and found.base is not base:
+            key = f"{base.key}/level {level}"  # that name was given to other locks
+            found = self._classes.get(key)
+        if found is None:
+            found = self._classes.setdefault(key, Level(base, level, key))
+            if found not in base.levels:
+                base.levels = (*base.levels, found)
         return found
 
     def all(self) -> list[LockClass]:

@@ -134,7 +134,8 @@ class RangeFacts:
 @final
 @dataclass(frozen=True, slots=True)
 class HeldFacts:
-    """CTX301.  ``wanted`` is false for ``assert_not_held``; ``by`` tells who holds it instead, in words."""
+    """CTX301.  ``wanted`` is false for ``assert_not_held``; ``by`` tells who holds it instead, in words; ``nested`` is
+    the lock that was acquired under it."""
 
     lock: str
     wanted: bool
@@ -143,6 +144,7 @@ class HeldFacts:
     held: tuple[str, ...]
     by: str = ""
     entry: Entry | None = None
+    nested: str = ""
 
 
 @final
@@ -158,6 +160,18 @@ class ReleaseFacts:
 
 @final
 @dataclass(frozen=True, slots=True)
+class DestroyedFacts:
+    """CTX304.  ``holder`` had the lock when it went; ``dropped`` is what ran then, ``held`` where it was acquired."""
+
+    lock_class: LockClass
+    how: Literal["collected", "re-initialised", "replaced"]
+    holder: Owner
+    held: Entry
+    dropped: Trace
+
+
+@final
+@dataclass(frozen=True, slots=True)
 class FaultFacts:
     """CTX901: the exception that switched checking off, in one line."""
 
@@ -165,7 +179,8 @@ class FaultFacts:
 
 
 Facts = (
-    OrderFacts | SelfDeadlockFacts | NestingFacts | SleepFacts | RangeFacts | HeldFacts | ReleaseFacts | FaultFacts
+    OrderFacts | SelfDeadlockFacts | NestingFacts | SleepFacts | RangeFacts | HeldFacts | ReleaseFacts
+    | DestroyedFacts | FaultFacts
 )
 
 

@@ -133,7 +133,7 @@ class Nesting:
             if node is target:
                 return reference()
         # it was taken before the class was known to nest: found once among what refers to the class's token
-        for thing in gc.get_referrers(lock_class.token):
+        for thing in gc.get_referrers(lock_class.base.token):
             at = getattr(thing, "node", None)
             if at is target or (type(at) is Reentry and at.node is target):
                 return thing
@@ -181,7 +181,7 @@ class Nesting:
 def guards_of(held: list[Node]) -> frozenset[LockClass]:
     """The classes that are held exclusively, and would keep another owner out."""
     return frozenset(
-        h.step.lock_class
+        h.step.lock_class.base
         for h in held
         if h.step.lock_class is not None
         and h.step.mode is not None

@@ -23,6 +23,7 @@ from typing import Any, Final, NamedTuple, final
 from ctxcheck.engine import ranges
 from ctxcheck.engine.brackets import BracketBook
 from ctxcheck.engine.classes import BLOCK, REGISTRY, ContextStep, LockClass, Mode, Step
+from ctxcheck.engine.destroyed import Destroyed
 from ctxcheck.engine.findings import (
     Entry,
     Finding,
@@ -33,6 +34,7 @@ from ctxcheck.engine.findings import (
     Waiter,
 )
 from ctxcheck.engine.graph import Edge, OrderGraph, Witness
+from ctxcheck.engine.levels import excuse
 from ctxcheck.engine.nesting import NestEvent, Nesting, guards_of
 from ctxcheck.engine.owner import VOID, Node, Owner, OwnerState
 from ctxcheck.engine.raw import allocate_lock, get_frame, get_ident
@@ -108,6 +110,7 @@ class Validator:
         self._holder: int = 0
         self._states: dict[int, weakref.ref[OwnerState]] = {}
         self.nesting: Nesting = Nesting(self)
+        self.destroyed: Destroyed = Destroyed(self)
         #: holds of owners that are gone, which a hand-off may still redeem
         self._left_held: dict[Node, Finding] = {}
         #: owners that wait for a lock of their own, and may be waiting for a hand-off
@@ -146,6 +149,7 @@ class Validator:
         if state.ended or self.closed or self.broken:
             return
         state.settle()
+        self.destroyed.tell(state)
         state.ended = True
         state.owner.learn_name()
         try:
@@ -180,13 +184,15 @@ class Validator:
 
     # --- acquiring --------------------------------------------------------------
 
-    def acquire(self, state: OwnerState, step: Step, lock: Any) -> Node:
+    def acquire(self, state: OwnerState, step: Step, lock: Any, under: Node | None = None) -> Node:
         """Validate that ``state`` asks for ``step`` where it stands now, and return the node to stand on.
 
-        Called before the acquire can block, for chains that this owner hasn't taken yet.  May raise
-        what ``on_finding`` raises; then nothing is held and nothing was cached.
+        Called before the acquire can block, for chains that this owner hasn't taken yet.  ``under`` is its hold of the
+        lock that the acquire is nested under.  May raise what ``on_finding`` raises; then nothing is held and
+        nothing was cached.
         """
         state.settle()
+        self.destroyed.tell(state)
         parent = state.cur
         lock_class, mode = step.lock_class, step.mode
         assert lock_class is not None
@@ -196,6 +202,8 @@ class Validator:
         node = Node(parent, step, state, capture(2))
         held = list(parent.held())
         cacheable = not lock_class.nested
+        if under is not None:
+            cacheable, held = excuse(cacheable, held, lock_class, under)
         if any(entry.step.lock_class is lock_class for entry in held):
             cacheable = False
             self.nesting.mark(lock_class)
@@ -215,6 +223,7 @@ class Validator:
     def enter(self, state: OwnerState, step: ContextStep) -> Node:
         """Return the node for a context entered here; made, and cached, if need be."""
         state.settle()
+        self.destroyed.tell(state)
         parent = state.cur
         state.owner.learn_name()
         self.contexts += 1
@@ -294,7 +303,7 @@ class Validator:
 
     def _apply_order(self, event: _OrderEvent) -> list[Finding]:
         guards = frozenset(
-            source
+            source.base
             for source, mode, _ in event.held
             if source.kind.guards and not mode.shared and not source.handed_over
         )
@@ -382,10 +391,11 @@ class Validator:
         The holder's chain is its own: it is told, and drops the entry in its next slow path.
         """
         holder = node.state
+        lock_class = node.step.lock_class or lock_class  # its level, if it was taken at one
         if lock_class.kind.owned:
             self.emit(state, self._release_finding("CTX302", state, lock_class, holder.owner, node))
             return
-        lock_class.handed_over = True
+        lock_class.hand_over()
         holder.drops.append(node)
         left = self._left_held.pop(node, None)
         if left is not None:
@@ -501,7 +511,8 @@ class Validator:
 
     def pending(self) -> list[Finding]:
         """What will be reported at the end unless something redeems it until then."""
-        return [f for f in self._left_held.values() if not any(c.handed_over for c in f.classes)]
+        left = [f for f in self._left_held.values() if not any(c.handed_over for c in f.classes)]
+        return [*left, *self.destroyed.pending()]
 
     def close(self) -> None:
         """The session ends: settle what was provisional.  The graph stays readable."""
@@ -510,6 +521,7 @@ class Validator:
         self.closed = True
         settled = [*self.pending(), *self.provisional.values()]
         self._left_held.clear()
+        self.destroyed.clear()
         self.provisional.clear()
         for finding in settled:
             if not any(c.handed_over for c in finding.classes):
@@ -521,6 +533,7 @@ class Validator:
         self._holder = 0
         self.provisional.clear()
         self._left_held.clear()
+        self.destroyed.clear()
         for state in self.live_states():
             if state is not survivor:
                 state.ended = True

@@ -19,7 +19,7 @@ NOT_DETECTED_YET: Final[frozenset[str]] = frozenset(
     {
         *("CTX004", "CTX005", "CTX006", "CTX007"),
         *("CTX103", "CTX104", "CTX105", "CTX106", "CTX107"),
-        *("CTX204", "CTX304", "CTX306"),
+        *("CTX204", "CTX306"),
     }
 )
 
