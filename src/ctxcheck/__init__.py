@@ -39,12 +39,14 @@ if TYPE_CHECKING:
     from ctxcheck.markers import assert_held as assert_held
     from ctxcheck.markers import assert_not_held as assert_not_held
     from ctxcheck.markers import atomic as atomic
+    from ctxcheck.markers import might_enter as might_enter
     from ctxcheck.markers import might_lock as might_lock
     from ctxcheck.markers import might_sleep as might_sleep
     from ctxcheck.markers import nonblocking as nonblocking
     from ctxcheck.markers import range_ as range_
     from ctxcheck.markers import range_end as range_end
     from ctxcheck.markers import range_start as range_start
+    from ctxcheck.markers import region as region
     from ctxcheck.markers import requires_lock as requires_lock
     from ctxcheck.markers import within_range as within_range
     from ctxcheck.session import Session as Session
@@ -64,8 +66,8 @@ _HOMES = {
     "ctxcheck.locks.plain": ("Lock", "RLock", "SpinLock"),
     "ctxcheck.locks.tracked": ("track",),
     "ctxcheck.markers": (
-        "allow", "assert_held", "assert_not_held", "atomic", "might_lock", "might_sleep", "nonblocking", "range_",
-        "range_end", "range_start", "requires_lock", "within_range",
+        "allow", "assert_held", "assert_not_held", "atomic", "might_enter", "might_lock", "might_sleep", "nonblocking",
+        "range_", "range_end", "range_start", "region", "requires_lock", "within_range",
     ),
     "ctxcheck.session": ("Session", "checking", "held_locks"),
 }  # fmt: skip
@@ -75,8 +77,8 @@ __all__ = [  # computed below from the same table would hide it from type checke
     "Barrier", "BoundedSemaphore", "Condition", "ConfigError", "CtxcheckError", "CtxcheckWarning", "DeadlockError",
     "Event", "Lock", "RLock", "Semaphore", "Session", "SpinLock", "Violation", "ViolationError", "ViolationWarning",
     "allow", "assert_held", "assert_not_held", "atomic", "checking", "held_locks", "install", "lock_factory",
-    "might_lock", "might_sleep", "nested", "nonblocking", "range_", "range_end", "range_start", "requires_lock",
-    "track", "uninstall", "within_range",
+    "might_enter", "might_lock", "might_sleep", "nested", "nonblocking", "range_", "range_end", "range_start", "region",
+    "requires_lock", "track", "uninstall", "within_range",
 ]  # fmt: skip
 
 

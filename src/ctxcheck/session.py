@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
 
 from ctxcheck import fastpath
 from ctxcheck.engine import slowpath
+from ctxcheck.engine.classes import REGION
 from ctxcheck.engine.errors import ViolationError, ViolationWarning
 from ctxcheck.engine.findings import Finding, OrderFacts
 from ctxcheck.engine.raw import get_ident
@@ -229,7 +230,8 @@ class Session:
         """The display names of the locks that the calling owner holds, in the order of their acquisition."""
         state = fastpath.current()
         state.settle()
-        names = [n.step.lock_class.name for n in state.cur.held() if n.step.lock_class is not None]
+        classes = [n.step.lock_class for n in state.cur.held()]
+        names = [c.name for c in classes if c is not None and c.kind is not REGION]
         return names[::-1]
 
     def counts(self) -> Counts:

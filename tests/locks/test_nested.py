@@ -128,7 +128,7 @@ def test_arguments_and_results_are_the_locks_own() -> None:
             in_thread(lambda: answers.append(stand_in.acquire(False)))
             in_thread(lambda: answers.append(stand_in.acquire(timeout=0.001)))
             assert answers == [False, False]
-        for blocking, timeout in ((False, 1), (True, -5)):
+        for blocking, timeout in ((False, 1.0), (True, -5.0)):
             with pytest.raises(ValueError, match="timeout"):
                 stand_in.acquire(blocking, timeout)
         assert stand_in.acquire(True, 60)

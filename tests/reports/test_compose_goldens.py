@@ -103,6 +103,42 @@ CASES: dict[str, tuple[str, str, str]] = {
         with b, a: pass
         """,
     ),
+    "ctx001_region": (
+        "CTX001",
+        LOCKS,
+        """
+        def allocate():
+            might_enter("reclaim")
+
+        @region("reclaim")
+        def shrink():
+            with a: pass
+
+        with a:
+            allocate()
+        shrink()
+        """,
+    ),
+    "ctx001_region_three": (
+        "CTX001",
+        LOCKS,
+        """
+        def notify():
+            with a, region("callbacks"): pass
+
+        def callback():
+            with region("callbacks"):
+                b.acquire()
+                b.release()
+
+        def other():
+            with b:
+                a.acquire()
+                a.release()
+
+        notify(), callback(), other()
+        """,
+    ),
     "ctx002": (
         "CTX002",
         "",

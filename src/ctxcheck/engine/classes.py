@@ -69,6 +69,7 @@ class Mode:
     ``timed``: it gives up after a while.  ``shared``: others may hold it too.  ``recursive``: a shared
     arrival that isn't held up by a waiting writer.  ``scoped``: held by ``with``, so that only
     its own block releases it.  ``judged``: it ends a wait that was itself asked whether it may sleep.
+    ``enters``: of a region, which is no wait: what is done inside it is done by whoever entered it.
     """
 
     name: str
@@ -78,6 +79,7 @@ class Mode:
     recursive: bool = False
     scoped: bool = False
     judged: bool = False
+    enters: bool = False
 
 
 WITH: Final = Mode("with", scoped=True)
@@ -91,6 +93,8 @@ SHARED_TRY: Final = Mode("shared try", shared=True, waits=False)
 RECURSIVE: Final = Mode("recursive shared", shared=True, recursive=True)
 RECURSIVE_TIMED: Final = Mode("recursive shared timed", shared=True, recursive=True, timed=True)
 RECURSIVE_TRY: Final = Mode("recursive shared try", shared=True, recursive=True, waits=False)
+ENTER: Final = Mode("enter", scoped=True, enters=True)
+MIGHT_ENTER: Final = Mode("may enter", scoped=True, enters=True)
 
 
 class Step:

@@ -22,7 +22,7 @@ from typing import Any, Final, NamedTuple, final
 
 from ctxcheck.engine import ranges
 from ctxcheck.engine.brackets import BracketBook
-from ctxcheck.engine.classes import BLOCK, REGISTRY, ContextStep, LockClass, Mode, Step
+from ctxcheck.engine.classes import BLOCK, REGION, REGISTRY, ContextStep, LockClass, Mode, Step
 from ctxcheck.engine.destroyed import Destroyed
 from ctxcheck.engine.findings import (
     Entry,
@@ -165,6 +165,8 @@ class Validator:
         lock_class = node.step.lock_class
         if lock_class is None or lock_class.kind.resource or lock_class.kind.abroad or lock_class.handed_over:
             return
+        if lock_class.kind is REGION:
+            return
         entry = self.entry(node)
         finding = Finding(
             "CTX303",
@@ -204,7 +206,10 @@ class Validator:
         cacheable = not lock_class.nested
         if under is not None:
             cacheable, held = excuse(cacheable, held, lock_class, under)
-        if any(entry.step.lock_class is lock_class for entry in held):
+        nests = any(entry.step.lock_class is lock_class for entry in held)
+        if nests and mode.enters:
+            held = []  # a region is re-entered: that adds no order
+        elif nests:
             cacheable = False
             self.nesting.mark(lock_class)
             if mode.waits:
@@ -220,8 +225,10 @@ class Validator:
             parent[step] = node
         return node
 
-    def enter(self, state: OwnerState, step: ContextStep) -> Node:
-        """Return the node for a context entered here; made, and cached, if need be."""
+    def enter(self, state: OwnerState, step: Step) -> Node:
+        """Return the node for a context or a region entered here; made, and cached, if need be."""
+        if step.lock_class is not None:
+            return self.acquire(state, step, None)
         state.settle()
         self.destroyed.tell(state)
         parent = state.cur
@@ -302,13 +309,11 @@ class Validator:
         return found
 
     def _apply_order(self, event: _OrderEvent) -> list[Finding]:
-        guards = frozenset(
-            source.base
-            for source, mode, _ in event.held
-            if source.kind.guards and not mode.shared and not source.handed_over
-        )
+        every = _guards_among(event.held)
         found: list[Finding] = []
-        for source, mode, held_at in event.held:
+        for index, (source, mode, held_at) in enumerate(event.held):
+            # what is held around a region is not what whoever enters it holds
+            guards = _guards_among(event.held[:index]) if mode.enters else every
             witness = Witness(event.owner, guards, event.origin, mode, event.mode, held_at, event.trace, event.allowed)
             edge = (source, event.target)
             news, cyclic = self.graph.add(*edge, witness)
@@ -541,3 +546,11 @@ class Validator:
         if survivor is not None:
             survivor.owner.ident = get_ident()
             survivor.waiting = None
+
+
+def _guards_among(held: tuple[tuple[LockClass, Mode, Trace], ...]) -> frozenset[LockClass]:
+    return frozenset(
+        source.base
+        for source, mode, _ in held
+        if source.kind.guards and not mode.shared and not source.handed_over
+    )

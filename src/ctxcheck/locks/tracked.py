@@ -17,10 +17,12 @@ from ctxcheck import fastpath
 from ctxcheck.engine import levels, slowpath, waiting
 from ctxcheck.engine.classes import (
     ACQUIRE,
+    ENTER,
     KINDS,
     RECURSIVE,
     RECURSIVE_TIMED,
     RECURSIVE_TRY,
+    REGION,
     REGISTRY,
     SHARED,
     SHARED_TIMED,
@@ -268,6 +270,8 @@ class Tracked:
         timeout = kwargs.get("timeout", args[1] if len(args) > 1 else None)
         waits = bool(blocking) and timeout != 0
         timed = waits and isinstance(timeout, (int, float)) and timeout >= 0
+        if self.lock_class.kind is REGION:
+            return ENTER
         if scoped and not shared:
             return WITH
         return ((self._modes or _SHARED) if shared else _EXCLUSIVE)[waits, timed]
