@@ -39,6 +39,8 @@ if TYPE_CHECKING:
     from ctxcheck.markers import assert_held as assert_held
     from ctxcheck.markers import assert_not_held as assert_not_held
     from ctxcheck.markers import atomic as atomic
+    from ctxcheck.markers import declare_leaf as declare_leaf
+    from ctxcheck.markers import declare_order as declare_order
     from ctxcheck.markers import might_enter as might_enter
     from ctxcheck.markers import might_lock as might_lock
     from ctxcheck.markers import might_sleep as might_sleep
@@ -66,8 +68,9 @@ _HOMES = {
     "ctxcheck.locks.plain": ("Lock", "RLock", "SpinLock"),
     "ctxcheck.locks.tracked": ("track",),
     "ctxcheck.markers": (
-        "allow", "assert_held", "assert_not_held", "atomic", "might_enter", "might_lock", "might_sleep", "nonblocking",
-        "range_", "range_end", "range_start", "region", "requires_lock", "within_range",
+        "allow", "assert_held", "assert_not_held", "atomic", "declare_leaf", "declare_order", "might_enter",
+        "might_lock", "might_sleep", "nonblocking", "range_", "range_end", "range_start", "region", "requires_lock",
+        "within_range",
     ),
     "ctxcheck.session": ("Session", "checking", "held_locks"),
 }  # fmt: skip
@@ -76,9 +79,9 @@ _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 __all__ = [  # computed below from the same table would hide it from type checkers
     "Barrier", "BoundedSemaphore", "Condition", "ConfigError", "CtxcheckError", "CtxcheckWarning", "DeadlockError",
     "Event", "Lock", "RLock", "Semaphore", "Session", "SpinLock", "Violation", "ViolationError", "ViolationWarning",
-    "allow", "assert_held", "assert_not_held", "atomic", "checking", "held_locks", "install", "lock_factory",
-    "might_enter", "might_lock", "might_sleep", "nested", "nonblocking", "range_", "range_end", "range_start", "region",
-    "requires_lock", "track", "uninstall", "within_range",
+    "allow", "assert_held", "assert_not_held", "atomic", "checking", "declare_leaf", "declare_order", "held_locks",
+    "install", "lock_factory", "might_enter", "might_lock", "might_sleep", "nested", "nonblocking", "range_",
+    "range_end", "range_start", "region", "requires_lock", "track", "uninstall", "within_range",
 ]  # fmt: skip
 
 

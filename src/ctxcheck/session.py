@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
 from ctxcheck import fastpath
 from ctxcheck.engine import slowpath
 from ctxcheck.engine.classes import REGION
+from ctxcheck.engine.declared import Declaration
 from ctxcheck.engine.errors import ViolationError, ViolationWarning
 from ctxcheck.engine.findings import Finding, OrderFacts
 from ctxcheck.engine.raw import get_ident
@@ -78,6 +79,7 @@ class Session:
         deadlock_after: seconds after which a blocked owner is looked at.
         fail_on: the least grade that warns, raises or fails.
         select, ignore: prefixes of rule codes, or slugs; what isn't selected isn't recorded.
+        declared: orders that locks are to be taken in (CTX007).
 
     Raises:
         ValueError: for an unknown mode, owners, grade or rule.
@@ -94,6 +96,7 @@ class Session:
         ignore: Iterable[str] = (),
         allow: Iterable[Allowance] = (),
         stack_depth: int = 20,
+        declared: Iterable[Declaration] = (),
         sink: Sink | None = None,
         at_once: Callable[[Violation], object] | None = None,
     ) -> None:
@@ -124,13 +127,14 @@ class Session:
         after = float(deadlock_after)
         self.engine: Validator = Validator(self._record, self._withdraw, owners=owners, deadlock_after=after)
         self.engine.insistent = mode == "raise"
+        self.engine.configured = tuple(declared)
 
     # --- running ---------------------------------------------------------------
 
     def start(self) -> None:
         """Become the session that events go to; an outer one is suspended until :meth:`stop`."""
-        slowpath.on_fault.append(self._fault)
         self.engine.begin()
+        slowpath.on_fault.append(self._fault)
         self._acquisitions = slowpath.acquisitions()
         self._where = fastpath.activate(self.engine)
         _sessions.append(self)

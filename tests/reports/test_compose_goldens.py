@@ -202,6 +202,41 @@ CASES: dict[str, tuple[str, str, str]] = {
     "ctx003_equal": ("CTX003", ACCOUNTS, "move(account(2), account(2))"),
     "ctx003_once": ("CTX003", ACCOUNTS, "move(account(), account())"),
     "ctx003_both": ("CTX003", ACCOUNTS, "x, y = account(), account(); move(x, y); move(y, x)"),
+    "ctx007": (
+        "CTX007",
+        LOCKS + "import ctxcheck\n",
+        """
+        ctxcheck.declare_order(a, b, reason="b is the inner table's")
+        def update():
+            with b:
+                a.acquire()
+                a.release()
+        update()
+        """,
+    ),
+    "ctx007_path": (
+        "CTX007",
+        LOCKS + "import ctxcheck\n",
+        """
+        ctxcheck.declare_order("a", "b")
+        ctxcheck.declare_order("b", "c", reason="c is held for long")
+        def update():
+            with c:
+                if a.acquire(timeout=5):
+                    a.release()
+        update()
+        """,
+    ),
+    "ctx007_leaf": (
+        "CTX007",
+        LOCKS + "import ctxcheck\n",
+        """
+        ctxcheck.declare_leaf(b, reason="it is taken everywhere")
+        def update():
+            with b, c: pass
+        update()
+        """,
+    ),
     "ctx101": ("CTX101", GATEWAY, ""),
     "ctx101_spin": ("CTX101", CONTEXTS, "with stats, ring:\n    backoff()\n"),
     "ctx101_start": ("CTX101", CONTEXTS, "with ring:\n    begin()\n"),
@@ -301,8 +336,8 @@ def test_report(tmp_path: Path, name: str) -> None:
 
 def test_every_rule_that_the_engine_finds_has_a_report() -> None:
     found_by_the_engine = {
-        "CTX001", "CTX002", "CTX003", "CTX101", "CTX102", "CTX201", "CTX202", "CTX203", "CTX205", "CTX301", "CTX302",
-        "CTX303", "CTX304", "CTX305",
+        "CTX001", "CTX002", "CTX003", "CTX007", "CTX101", "CTX102", "CTX201", "CTX202", "CTX203", "CTX205", "CTX301",
+        "CTX302", "CTX303", "CTX304", "CTX305",
     }  # fmt: skip
     assert {rule for rule, _, _ in CASES.values()} == found_by_the_engine
 

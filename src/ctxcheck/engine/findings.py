@@ -15,6 +15,7 @@ from ctxcheck.engine.rules import Grade
 from ctxcheck.engine.sites import EMPTY, Trace
 
 if TYPE_CHECKING:
+    from ctxcheck.engine.declared import Breach
     from ctxcheck.engine.verdict import Cycle
 
 
@@ -160,6 +161,17 @@ class ReleaseFacts:
 
 @final
 @dataclass(frozen=True, slots=True)
+class DeclaredFacts:
+    """CTX007: ``lock_class`` is acquired in ``mode`` while ``held`` is, against what is declared."""
+
+    lock_class: LockClass
+    held: Entry
+    mode: Mode
+    breach: Breach
+
+
+@final
+@dataclass(frozen=True, slots=True)
 class DestroyedFacts:
     """CTX304.  ``holder`` had the lock when it went; ``dropped`` is what ran then, ``held`` where it was acquired."""
 
@@ -180,7 +192,7 @@ class FaultFacts:
 
 Facts = (
     OrderFacts | SelfDeadlockFacts | NestingFacts | SleepFacts | RangeFacts | HeldFacts | ReleaseFacts
-    | DestroyedFacts | FaultFacts
+    | DeclaredFacts | DestroyedFacts | FaultFacts
 )
 
 

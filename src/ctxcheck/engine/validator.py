@@ -20,11 +20,14 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple, final
 
+from ctxcheck.engine import declared as declarations
 from ctxcheck.engine import ranges
 from ctxcheck.engine.brackets import BracketBook
 from ctxcheck.engine.classes import BLOCK, REGION, REGISTRY, ContextStep, LockClass, Mode, Step
+from ctxcheck.engine.declared import Declaration, Declared
 from ctxcheck.engine.destroyed import Destroyed
 from ctxcheck.engine.findings import (
+    DeclaredFacts,
     Entry,
     Finding,
     HeldFacts,
@@ -38,6 +41,7 @@ from ctxcheck.engine.levels import excuse
 from ctxcheck.engine.nesting import NestEvent, Nesting, guards_of
 from ctxcheck.engine.owner import VOID, Node, Owner, OwnerState
 from ctxcheck.engine.raw import allocate_lock, get_frame, get_ident
+from ctxcheck.engine.rules import Grade
 from ctxcheck.engine.sites import GENERATED, Trace, capture, still_running
 from ctxcheck.engine.verdict import Cycle, Owners, Verdict, best_cycle, components, judge
 from ctxcheck.engine.violations import Violation
@@ -100,6 +104,9 @@ class Validator:
         self.dropped: int = 0
         self.cut: int = 0
         self.seen: set[LockClass] = set()
+        #: what the session's configuration declares of orders, and that together with what the program does
+        self.configured: tuple[Declaration, ...] = ()
+        self.declared: Declared | None = None
         self._max_nodes: int = max_nodes
         self._nodes: int = 0
         #: raise again each time that an order is broken which is known to be (for mode "raise")
@@ -120,6 +127,7 @@ class Validator:
 
     def begin(self) -> None:
         """Start with nothing known: classes outlive sessions, what was learned of them doesn't."""
+        declarations.begin(self)
         # instances that were there before: together with those made since, what may take part
         self._before = {c: (c.live(), c.created) for c in REGISTRY.all()}
         self._outer = {c: (c.handed_over, c.nested) for c in self._before if c.handed_over or c.nested}
@@ -128,6 +136,7 @@ class Validator:
 
     def finish(self) -> None:
         """Give the session outside back what it had learned of classes; no verdict can be made after this."""
+        declarations.finish(self)
         for lock_class in REGISTRY.all():
             lock_class.handed_over, lock_class.nested = self._outer.get(lock_class, (False, False))
 
@@ -220,6 +229,8 @@ class Validator:
                 self.report_sleep(state, lock_class.name, "acquire", node.trace, mode=mode, lock_class=lock_class)
             if held and self._order(state, held, lock_class, mode, node):
                 cacheable = False
+            if self.declared is not None and self._against(state, self.declared, node, held) and self.insistent:
+                cacheable = False
         self.chains += 1
         if cacheable and self._room():
             parent[step] = node
@@ -267,6 +278,43 @@ class Validator:
         for found in known:
             self.emit(state, dataclasses.replace(found, owner=state.owner))
         return bool(known)
+
+    def _against(self, state: OwnerState, declared: Declared, node: Node, held: list[Node]) -> bool:
+        """Report the held locks that are declared to come after this one, or to be leaves (CTX007)."""
+        found: dict[LockClass, Finding] = {}
+        target, mode = node.step.lock_class, node.step.mode
+        for entry in held:
+            source = entry.step.lock_class
+            if source is None or target is None or mode is None or source in found:
+                continue
+            breach = declared.breach(source, target)
+            if breach is not None:
+                facts = DeclaredFacts(target, self.entry(entry), mode, breach)
+                allowed = self.allowed(node, "CTX007")
+                found[source] = _declared_finding(state.owner, facts, node.trace, source, allowed)
+        for finding in found.values():
+            self.emit(state, finding)
+        return bool(found)
+
+    def redeclared(self, state: OwnerState) -> None:
+        """More was declared: report what went against it before, and look at each chain anew."""
+        declared = self.declared
+        if declared is None:
+            return
+        for other in self.live_states():
+            nodes = [other.root, *other.cur.chain()]
+            while nodes:
+                node = nodes.pop()
+                children = list(node.values())
+                self._nodes -= len(children)
+                nodes.extend(children)
+                node.clear()
+        for (source, target), evidence in list(self.graph.evidence.items()):
+            breach = declared.breach(source, target)
+            if breach is not None and evidence.witnesses:
+                w = evidence.witnesses[0]
+                facts = DeclaredFacts(target, Entry(source.step(w.held_mode), w.held_at, False), w.taken_mode, breach)
+                self.emit(state, _declared_finding(w.owner, facts, w.taken_at, source, w.allowed))
 
     def _saturated(
         self, source: LockClass, target: LockClass, guards: frozenset[LockClass], held_mode: Mode, mode: Mode
@@ -554,3 +602,12 @@ def _guards_among(held: tuple[tuple[LockClass, Mode, Trace], ...]) -> frozenset[
         for source, mode, _ in held
         if source.kind.guards and not mode.shared and not source.handed_over
     )
+
+
+def _declared_finding(
+    owner: Owner, facts: DeclaredFacts, trace: Trace, held: LockClass, allowed: str | None
+) -> Finding:
+    what = "leaf" if facts.breach.leaf else "order"
+    identity = (what, held.key, facts.lock_class.key, trace.function())
+    grade: Grade = "possible" if facts.mode.timed else "certain"
+    return Finding("CTX007", grade, owner, trace, identity, facts, (facts.lock_class, held), allowed)

@@ -8,6 +8,7 @@ call and ``with`` block does nothing; wrong use is refused all the same.
 """
 
 from ctxcheck.markers.contexts import allow, atomic, might_sleep, nonblocking
+from ctxcheck.markers.declare import declare_leaf, declare_order
 from ctxcheck.markers.held import assert_held, assert_not_held, might_lock, requires_lock
 from ctxcheck.markers.ranges import range_, range_end, range_start, within_range
 from ctxcheck.markers.regions import might_enter, region
@@ -17,6 +18,8 @@ __all__ = [
     "assert_held",
     "assert_not_held",
     "atomic",
+    "declare_leaf",
+    "declare_order",
     "might_enter",
     "might_lock",
     "might_sleep",
