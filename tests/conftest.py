@@ -5,14 +5,24 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from ctxcheck.engine import declared
+
 PROJECT = Path(__file__).resolve().parent.parent
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture(autouse=True)
+def nothing_declared() -> Iterator[None]:
+    """What a test declares of the order of locks would hold for the process."""
+    before = list(declared._in_code)
+    yield
+    declared._in_code[:] = before
 
 
 @pytest.fixture(scope="session")

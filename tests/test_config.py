@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ctxcheck import config
-from ctxcheck.config import KEYS, Allow, Config, ConfigError, Output, Resolved, load
+from ctxcheck.config import KEYS, Allow, Config, ConfigError, Order, Output, Resolved, load
 
 SRC = str(Path(config.__file__).resolve().parent.parent)
 
@@ -73,6 +73,8 @@ def test_the_defaults(project: Path) -> None:
         "output": (Output("text"),),
         "color": "auto",
         "allow": (),
+        "order": (),
+        "leaf": (),
     }
     assert set(resolved.sources.values()) == {"default"}
     assert (resolved.path, resolved.enabled, resolved.warnings) == (None, None, ())
@@ -108,6 +110,12 @@ def test_a_file_with_every_key(project: Path) -> None:
         data-dir = "data"
         output = ["text", "json:out/report.json", "concise:C:\\\\x", "none"]
         color = "never"
+        leaf = ["Stats.lock"]
+
+        [[tool.ctxcheck.order]]
+        locks = ["Ledger.lock", "app:AuditLog.lock"]
+        leaf = ["Cache.lock"]
+        reason = "the log is the inner one"
 
         [[tool.ctxcheck.allow]]
         rule = "CTX001"
@@ -140,6 +148,8 @@ def test_a_file_with_every_key(project: Path) -> None:
             Allow("CTX001", "never at the same time", ("Ledger.lock", "AuditLog.lock")),
             Allow("CTX101", "only in tests", (), "tests/*"),
         ),
+        order=(Order(("Ledger.lock", "app:AuditLog.lock"), ("Cache.lock",), "the log is the inner one"),),
+        leaf=("Stats.lock",),
     )
     assert type(resolved.config.deadlock_after) is float
     assert set(resolved.sources.values()) == {"pyproject.toml"}
@@ -168,12 +178,13 @@ ENVIRONMENT = {
     "CTXCHECK_DATA_DIR": ("some where", "some where"),
     "CTXCHECK_OUTPUT": ("text,json:a.json", (Output("text"), Output("json", "a.json"))),
     "CTXCHECK_COLOR": ("always", "always"),
+    "CTXCHECK_LEAF": ("a, b", ("a", "b")),
 }
 
 
 def test_every_scalar_and_list_has_a_variable() -> None:
-    assert [key.variable for key in KEYS.values() if key.name != "allow"] == [*ENVIRONMENT]
-    assert KEYS["allow"].variable == ""
+    assert [key.variable for key in KEYS.values() if key.variable] == [*ENVIRONMENT]
+    assert [key.name for key in KEYS.values() if not key.variable] == ["allow", "order"]
 
 
 @pytest.mark.parametrize("variable", ENVIRONMENT)

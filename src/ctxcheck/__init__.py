@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from ctxcheck.locks.install import install as install
     from ctxcheck.locks.install import uninstall as uninstall
     from ctxcheck.locks.naming import lock_factory as lock_factory
+    from ctxcheck.locks.nested import nested as nested
     from ctxcheck.locks.plain import Lock as Lock
     from ctxcheck.locks.plain import RLock as RLock
     from ctxcheck.locks.plain import SpinLock as SpinLock
@@ -38,14 +39,18 @@ if TYPE_CHECKING:
     from ctxcheck.markers import assert_held as assert_held
     from ctxcheck.markers import assert_not_held as assert_not_held
     from ctxcheck.markers import atomic as atomic
+    from ctxcheck.markers import declare_leaf as declare_leaf
+    from ctxcheck.markers import declare_order as declare_order
     from ctxcheck.markers import interrupt as interrupt
     from ctxcheck.markers import masked as masked
+    from ctxcheck.markers import might_enter as might_enter
     from ctxcheck.markers import might_lock as might_lock
     from ctxcheck.markers import might_sleep as might_sleep
     from ctxcheck.markers import nonblocking as nonblocking
     from ctxcheck.markers import range_ as range_
     from ctxcheck.markers import range_end as range_end
     from ctxcheck.markers import range_start as range_start
+    from ctxcheck.markers import region as region
     from ctxcheck.markers import requires_lock as requires_lock
     from ctxcheck.markers import within_range as within_range
     from ctxcheck.session import Session as Session
@@ -61,11 +66,13 @@ _HOMES = {
     "ctxcheck.locks.composite": ("Barrier", "BoundedSemaphore", "Condition", "Event", "Semaphore"),
     "ctxcheck.locks.install": ("install", "uninstall"),
     "ctxcheck.locks.naming": ("lock_factory",),
+    "ctxcheck.locks.nested": ("nested",),
     "ctxcheck.locks.plain": ("Lock", "RLock", "SpinLock"),
     "ctxcheck.locks.tracked": ("track",),
     "ctxcheck.markers": (
-        "allow", "assert_held", "assert_not_held", "atomic", "interrupt", "masked", "might_lock", "might_sleep",
-        "nonblocking", "range_", "range_end", "range_start", "requires_lock", "within_range",
+        "allow", "assert_held", "assert_not_held", "atomic", "declare_leaf", "declare_order", "interrupt", "masked",
+        "might_enter", "might_lock", "might_sleep", "nonblocking", "range_", "range_end", "range_start", "region",
+        "requires_lock", "within_range",
     ),
     "ctxcheck.session": ("Session", "checking", "held_locks"),
 }  # fmt: skip
@@ -74,9 +81,10 @@ _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 __all__ = [  # computed below from the same table would hide it from type checkers
     "Barrier", "BoundedSemaphore", "Condition", "ConfigError", "CtxcheckError", "CtxcheckWarning", "DeadlockError",
     "Event", "Lock", "RLock", "Semaphore", "Session", "SpinLock", "Violation", "ViolationError", "ViolationWarning",
-    "allow", "assert_held", "assert_not_held", "atomic", "checking", "held_locks", "install", "interrupt",
-    "lock_factory", "masked", "might_lock", "might_sleep", "nonblocking", "range_", "range_end", "range_start",
-    "requires_lock", "track", "uninstall", "within_range",
+    "allow", "assert_held", "assert_not_held", "atomic", "checking", "declare_leaf", "declare_order", "held_locks",
+    "install", "interrupt", "lock_factory", "masked", "might_enter", "might_lock", "might_sleep", "nested",
+    "nonblocking", "range_", "range_end", "range_start", "region", "requires_lock", "track", "uninstall",
+    "within_range",
 ]  # fmt: skip
 
 

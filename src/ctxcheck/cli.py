@@ -14,7 +14,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any, Final, NoReturn
 
-from ctxcheck.config import KEYS, Config, ConfigError, Resolved, load
+from ctxcheck.config import KEYS, Config, ConfigError, Resolved, declared, load
 from ctxcheck.engine.errors import CtxcheckError
 from ctxcheck.engine.violations import Counts, Violation
 from ctxcheck.runner import Outcome, Program, RunnerError, before_os_exit, leave
@@ -194,6 +194,7 @@ class Run:
             ignore=self.config.ignore,
             allow=[Allowance(a.rule, a.locks, a.reason, a.path) for a in self.config.allow],
             stack_depth=self.config.stack_depth,
+            declared=declared(self.config),
             sink=self.data,
             at_once=self._print_at_once,
         )
@@ -301,6 +302,9 @@ class Run:
         lines = [
             f"an allow of {a.rule} accepted nothing: {a.reason!r}" for a in self.session.allowances if not a.used
         ]
+        engine = self.session.engine
+        if engine.declared is not None:
+            lines += engine.declared.missing(engine.seen)
         if counts.nothing():
             lines.append("nothing was checked")
         return lines

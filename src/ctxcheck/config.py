@@ -14,11 +14,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NoReturn, cast
 
+from ctxcheck.engine.declared import Declaration, Declared
 from ctxcheck.engine.errors import ConfigError
 from ctxcheck.engine.rules import RULES, find_rule, rule_names
-from ctxcheck.keys import KEYS, LATER, OTHER_VARIABLES, Allow, Config, Key, Output
+from ctxcheck.keys import KEYS, LATER, OTHER_VARIABLES, Allow, Config, Key, Order, Output
 
-__all__ = ["KEYS", "Allow", "Config", "ConfigError", "Key", "Output", "Resolved", "load"]
+__all__ = ["KEYS", "Allow", "Config", "ConfigError", "Key", "Order", "Output", "Resolved", "declared", "load"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,13 +85,32 @@ def load(
     switch = environ.get("CTXCHECK", "")
     if switch not in ("", "0", "1"):
         raise ConfigError(f"environment: CTXCHECK is {_quoted(switch)}; allowed: 1 (on), 0 (off)")
+    config = Config(**{KEYS[name].attribute: value for name, value in values.items()})
+    try:
+        Declared(declared(config))
+    except ConfigError as error:
+        raise ConfigError(f"{sources['order' if config.order else 'leaf']}: {error}") from None
     return Resolved(
-        config=Config(**{KEYS[name].attribute: value for name, value in values.items()}),
+        config=config,
         sources=sources,
         path=path,
         enabled=None if switch == "" else switch == "1",
         warnings=_misspelt(environ),
     )
+
+
+def declared(config: Config) -> tuple[Declaration, ...]:
+    """What a configuration declares of the order of locks."""
+    found: list[Declaration] = []
+    for index, order in enumerate(config.order, 1):
+        source = f"[[tool.ctxcheck.order]] {index}"
+        if order.locks:
+            found.append(Declaration(order.locks, False, order.reason, source))
+        if order.leaf:
+            found.append(Declaration(order.leaf, True, order.reason, source))
+    if config.leaf:
+        found.append(Declaration(config.leaf, True, "", "[tool.ctxcheck] leaf"))
+    return tuple(found)
 
 
 # ---- the file
@@ -292,13 +312,45 @@ def _allow(value: Any, key: Key, place: _Place) -> Allow:
     return Allow(rule.code, reason, tuple(cast("Sequence[str]", names)), path)
 
 
+def _order(value: Any, key: Key, place: _Place) -> Order:
+    """Check one declared order."""
+    del key
+    prefix = place.prefix.replace("[tool.ctxcheck] order", "[[tool.ctxcheck.order]]").replace(": order", ": [[order]]")
+    place = _Place(place.source, prefix)
+    if not isinstance(value, dict):
+        place.refuse(f"has the item {_quoted(value)}; allowed: {_ITEMS['orders'][1]}")
+    table = cast("dict[str, Any]", value)
+    known = ("locks", "leaf", "reason")
+    for name in table:
+        if name not in known:
+            place.refuse(f"unknown key {_quoted(name)}{_near(name, known, ', '.join(known))}")
+    lists: dict[str, tuple[str, ...]] = {}
+    for name in ("locks", "leaf"):
+        names = table.get(name, [])
+        items = cast("list[object]", names) if isinstance(names, list) else [None]
+        texts = tuple(item for item in items if isinstance(item, str) and item)
+        if len(texts) < len(items):
+            place.refuse(f"{name} is {_quoted(names)}; allowed: a list of names or keys of lock classes")
+        lists[name] = texts
+    if not lists["locks"] and not lists["leaf"]:
+        place.refuse("needs 'locks', earlier before later, or 'leaf'")
+    if len(lists["locks"]) == 1:
+        place.refuse(f"locks is {_quoted(list(lists['locks']))}; one lock has no order: name two or more")
+    reason = table.get("reason", "")
+    if not isinstance(reason, str):
+        place.refuse(f"reason is {_quoted(reason)}; allowed: a text")
+    return Order(lists["locks"], lists["leaf"], reason)
+
+
 #: For each kind of list: how an item is read, and what it may be, in words.
 _ITEMS: Final[dict[str, tuple[Callable[[Any, Key, _Place], Any], str]]] = {
     "globs": (_item, "module names, with * and ?"),
     "names": (_dotted, "dotted names of functions, as 'package.module.function'"),
+    "locks": (_item, "names or keys of lock classes"),
     "rules": (_rule, "codes, prefixes of codes, or slugs"),
     "outputs": (_output, "TYPE or TYPE:PATH (no PATH for none)"),
     "allows": (_allow, "tables with rule, reason, and locks or path"),
+    "orders": (_order, "tables with locks or leaf, and reason"),
 }
 
 

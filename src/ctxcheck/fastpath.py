@@ -348,7 +348,8 @@ class RLock(RLockType):  # type: ignore[misc, valid-type]  # pyright: ignore[rep
         slowpath.acquire_restore(self, current(), saved)
 
     def _at_fork_reinit(self) -> None:
-        slowpath.forget(self)
+        if self.node is not None:
+            slowpath.renew(self, current())
         RLockType._at_fork_reinit(self)  # type: ignore[attr-defined]
 
     def __reduce_ex__(self, protocol: Any) -> Any:

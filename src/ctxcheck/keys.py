@@ -38,6 +38,16 @@ class Allow:
 
 
 @dataclass(frozen=True, slots=True)
+class Order:
+    """One ``[[tool.ctxcheck.order]]``, by display names or keys of lock classes: ``locks`` are taken in this order,
+    ``leaf`` ones last; and the reason."""
+
+    locks: tuple[str, ...] = ()
+    leaf: tuple[str, ...] = ()
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
     """The merged values; the fields are the keys of :data:`KEYS` with ``_`` for ``-``.
 
@@ -60,6 +70,8 @@ class Config:
     output: tuple[Output, ...] = (Output("text"),)
     color: Literal["auto", "always", "never"] = "auto"
     allow: tuple[Allow, ...] = ()
+    order: tuple[Order, ...] = ()
+    leaf: tuple[str, ...] = ()
 
     def selects(self, code: str) -> bool:
         """Is the rule with this code to be reported?
@@ -80,7 +92,8 @@ class Key:
 
     ``name`` is the key in the file and, with ``--``, the option; ``kind`` says how a value is read:
     "choice", "flag", "count" (a whole number, at least 1), "seconds" (above 0), "text", or a list of
-    "globs", "names" (dotted), "rules", "outputs", or "allows" (tables).  ``allowed`` are a choice's words.
+    "globs", "names" (dotted), "locks", "rules", "outputs", or tables ("allows", "orders").  ``allowed`` are a
+    choice's words.
     ``variable`` is the environment variable, empty if there is none; it separates the items of a list by commas.
     """
 
@@ -103,9 +116,12 @@ class Key:
 
 _DEFAULTS: Final = Config()
 
+#: Kinds of tables, which no variable can hold.
+_TABLES: Final = ("allows", "orders")
+
 #: Every key, in the order of the documentation.
 KEYS: Final[dict[str, Key]] = {
-    name: Key(name, kind, allowed, "" if kind == "allows" else f"CTXCHECK_{name.replace('-', '_').upper()}", text)
+    name: Key(name, kind, allowed, "" if kind in _TABLES else f"CTXCHECK_{name.replace('-', '_').upper()}", text)
     for name, kind, allowed, text in (
         ("mode", "choice", ("record", "warn", "raise"), "what is done with a finding; raise: at the offending call"),
         ("owners", "choice", ("assumed", "observed"), "who may run a critical section: anyone, or whoever was seen"),
@@ -123,6 +139,8 @@ KEYS: Final[dict[str, Key]] = {
         ("output", "outputs", ("text", "json", "concise", "none"), "a report, TYPE or TYPE:PATH; may be repeated"),
         ("color", "choice", ("auto", "always", "never"), "colour in the text report"),
         ("allow", "allows", (), "findings that are accepted: rule, reason, and locks or path"),
+        ("order", "orders", (), "orders that locks are to be taken in: locks or leaf, and reason"),
+        ("leaf", "locks", (), "locks under which no other one is waited for, by name or key"),
     )
 }
 

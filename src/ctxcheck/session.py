@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
 
 from ctxcheck import fastpath
 from ctxcheck.engine import slowpath
+from ctxcheck.engine.classes import REGION
+from ctxcheck.engine.declared import Declaration
 from ctxcheck.engine.errors import ViolationError, ViolationWarning
 from ctxcheck.engine.findings import Finding, InterruptFacts, OrderFacts
 from ctxcheck.engine.raw import get_ident
@@ -81,6 +83,7 @@ class Session:
         deadlock_after: seconds after which a blocked owner is looked at.
         fail_on: the least grade that warns, raises or fails.
         select, ignore: prefixes of rule codes, or slugs; what isn't selected isn't recorded.
+        declared: orders that locks are to be taken in (CTX007).
 
     Raises:
         ValueError: for an unknown mode, owners, grade or rule.
@@ -97,6 +100,7 @@ class Session:
         ignore: Iterable[str] = (),
         allow: Iterable[Allowance] = (),
         stack_depth: int = 20,
+        declared: Iterable[Declaration] = (),
         sink: Sink | None = None,
         at_once: Callable[[Violation], object] | None = None,
     ) -> None:
@@ -128,6 +132,7 @@ class Session:
         after = float(deadlock_after)
         self.engine: Validator = Validator(self._record, self._withdraw, owners=owners, deadlock_after=after)
         self.engine.insistent = mode == "raise"
+        self.engine.configured = tuple(declared)
 
     # --- running ---------------------------------------------------------------
 
@@ -141,8 +146,8 @@ class Session:
             state = "has ended" if self._stopped else "is running"
             raise RuntimeError(f"this session {state}: make a new one for each run, with ctxcheck.checking()")
         self._started = True
-        slowpath.on_fault.append(self._fault)
         self.engine.begin()
+        slowpath.on_fault.append(self._fault)
         self._acquisitions = slowpath.acquisitions()
         self._where = fastpath.activate(self.engine)
         _sessions.append(self)
@@ -244,7 +249,8 @@ class Session:
         if state is None:
             return []
         state.settle()
-        names = [n.step.lock_class.name for n in state.cur.all_held() if n.step.lock_class is not None]
+        classes = [n.step.lock_class for n in state.cur.all_held()]
+        names = [c.name for c in classes if c is not None and c.kind is not REGION]
         return names[::-1]
 
     def counts(self) -> Counts:

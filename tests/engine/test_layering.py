@@ -23,7 +23,7 @@ ROOMS: dict[str, set[str]] = {
     "session": {"engine", "fastpath", "reports"},
     # names of rules, grades, errors: what a user types or reads
     "keys": {"engine.rules"},
-    "config": {"keys", "engine.rules", "engine.errors"},
+    "config": {"keys", "engine.rules", "engine.errors", "engine.declared"},
     "datafile": {"engine.rules", "engine.errors", "engine.violations"},
     "scripts": set(),
     "runner": {"scripts", "engine.errors", "engine.raw"},

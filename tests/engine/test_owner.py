@@ -46,6 +46,7 @@ class HeldLocks(RuleBasedStateMachine):
         self.sessions: list[Session] = []
         self.over: list[Session] = []
         self.refused = False
+        self.lost = False
         self.begin()
 
     def make(self, index: int) -> Any:
@@ -120,6 +121,7 @@ class HeldLocks(RuleBasedStateMachine):
         assert gone() is None
         if hold is not None:
             self.holds.remove(hold)
+            self.lost = True
 
     @rule(index=st.integers(0, 5))
     def fork_reinit(self, index: int) -> None:
@@ -127,6 +129,7 @@ class HeldLocks(RuleBasedStateMachine):
         if self.kinds[index] != "spin" and hold is not None:
             self.locks[index]._at_fork_reinit()
             self.holds.remove(hold)
+            self.lost = True
 
     @rule()
     def begin(self) -> None:
@@ -182,7 +185,7 @@ class HeldLocks(RuleBasedStateMachine):
             assert not session.engine.broken
             told = {v.rule for v in session.violations} - {"CTX001", "CTX303"}
             # spin locks are really held here, over locks that may sleep
-            assert told <= {"CTX102"} | ({"CTX302"} if self.refused else set())
+            assert told <= {"CTX102"} | ({"CTX302"} if self.refused else set()) | ({"CTX304"} if self.lost else set())
 
 
 TestHeldLocks = HeldLocks.TestCase

@@ -14,7 +14,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ctxcheck import fastpath
-from ctxcheck.markers import allow, atomic, might_lock, might_sleep, range_end, range_start, requires_lock, within_range
+from ctxcheck.markers import (
+    allow,
+    atomic,
+    might_enter,
+    might_lock,
+    might_sleep,
+    range_end,
+    range_start,
+    region,
+    requires_lock,
+    within_range,
+)
 
 from .conftest import Check, make_lock
 
@@ -29,6 +40,8 @@ MARKERS: dict[str, Callable[[Any], Any]] = {
     "within_range": within_range("faithful"),
     "requires_lock": requires_lock(LOCK),
     "might_lock": might_lock(lambda *args, **kwargs: LOCK),
+    "region": region("faithful"),
+    "might_enter": might_enter("faithful"),
     "two": lambda function: might_sleep(atomic(function)),
 }
 

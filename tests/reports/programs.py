@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ctxcheck import fastpath, markers
+from ctxcheck.engine import declared
 from ctxcheck.engine.classes import LOCK, RECURSIVE, RLOCK, SHARED, SPIN, Kind, LockClass, Mode
 from ctxcheck.engine.findings import Finding
 from ctxcheck.engine.sites import Trace
@@ -115,11 +116,13 @@ class Run:
 
     def execute(self, code: Any, names: dict[str, Any]) -> None:
         fastpath.activate(self.engine)
+        declared.begin(self.engine)
         try:
             exec(code, names)
         finally:
             self.engine.end_owner(fastpath.current(), "program")
             self.engine.close()
+            declared.finish(self.engine)
             fastpath.activate(None)
 
 

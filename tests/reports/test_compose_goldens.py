@@ -35,6 +35,13 @@ def begin(): pass
 def end(): pass
 
 """
+PAGE = """
+from ctxcheck.engine.classes import LOCK
+class Page:
+    def __init__(self, kind=LOCK):
+        self.lock = lock("mm:Page.lock", kind)
+
+"""
 FINISH = """
 until("CTX001")
 while any(thread.is_alive() for thread in threads):
@@ -115,6 +122,42 @@ CASES: dict[str, tuple[str, str, str]] = {
         in_thread(a.release)
         with a, b: pass
         with b, a: pass
+        """,
+    ),
+    "ctx001_region": (
+        "CTX001",
+        LOCKS,
+        """
+        def allocate():
+            might_enter("reclaim")
+
+        @region("reclaim")
+        def shrink():
+            with a: pass
+
+        with a:
+            allocate()
+        shrink()
+        """,
+    ),
+    "ctx001_region_three": (
+        "CTX001",
+        LOCKS,
+        """
+        def notify():
+            with a, region("callbacks"): pass
+
+        def callback():
+            with region("callbacks"):
+                b.acquire()
+                b.release()
+
+        def other():
+            with b:
+                a.acquire()
+                a.release()
+
+        notify(), callback(), other()
         """,
     ),
     "ctx002": (
@@ -258,6 +301,41 @@ CASES: dict[str, tuple[str, str, str]] = {
     "ctx003_equal": ("CTX003", ACCOUNTS, "move(account(2), account(2))"),
     "ctx003_once": ("CTX003", ACCOUNTS, "move(account(), account())"),
     "ctx003_both": ("CTX003", ACCOUNTS, "x, y = account(), account(); move(x, y); move(y, x)"),
+    "ctx007": (
+        "CTX007",
+        LOCKS + "import ctxcheck\n",
+        """
+        ctxcheck.declare_order(a, b, reason="b is the inner table's")
+        def update():
+            with b:
+                a.acquire()
+                a.release()
+        update()
+        """,
+    ),
+    "ctx007_path": (
+        "CTX007",
+        LOCKS + "import ctxcheck\n",
+        """
+        ctxcheck.declare_order("a", "b")
+        ctxcheck.declare_order("b", "c", reason="c is held for long")
+        def update():
+            with c:
+                if a.acquire(timeout=5):
+                    a.release()
+        update()
+        """,
+    ),
+    "ctx007_leaf": (
+        "CTX007",
+        LOCKS + "import ctxcheck\n",
+        """
+        ctxcheck.declare_leaf(b, reason="it is taken everywhere")
+        def update():
+            with b, c: pass
+        update()
+        """,
+    ),
     "ctx101": ("CTX101", GATEWAY, ""),
     "ctx101_spin": ("CTX101", CONTEXTS, "with stats, ring:\n    backoff()\n"),
     "ctx101_start": ("CTX101", CONTEXTS, "with ring:\n    begin()\n"),
@@ -284,6 +362,18 @@ CASES: dict[str, tuple[str, str, str]] = {
     "ctx205_held": ("CTX205", MMU, "m.begin()\nl.acquire()\nm.end()\nl.release()\n"),
     "ctx301": ("CTX301", LEDGER, "with l:\n    in_thread(deposit, name='w')\n"),
     "ctx301_not": ("CTX301", LEDGER, "with l:\n    assert_not_held(l)\n"),
+    "ctx301_nested": (
+        "CTX301",
+        "from ctxcheck.locks.nested import nested\n",
+        """
+        tree, node = lock("fs:Tree.lock"), lock("fs:Node.lock")
+
+        def move():
+            with nested(node, nest_under=tree): pass
+
+        move()
+        """,
+    ),
     "ctx302": (
         "CTX302",
         "",
@@ -297,6 +387,34 @@ CASES: dict[str, tuple[str, str, str]] = {
     ),
     "ctx303": ("CTX303", "", 'l = lock("mm:Page.lock", SPIN)\ndef work():\n    l.acquire()\nin_thread(work)\n'),
     "ctx303_possible": ("CTX303", "", 'l = lock("mm:Page.lock")\nl.acquire()\n'),
+    "ctx304": (
+        "CTX304",
+        PAGE,
+        "def work():\n    page = Page(SPIN)\n    page.lock.acquire()\nwork()\nwith lock('other'): pass\n",
+    ),
+    "ctx304_possible": ("CTX304", PAGE, "def work():\n    page = Page()\n    page.lock.acquire()\nwork()\n"),
+    "ctx304_again": (
+        "CTX304",
+        "import ctxcheck\n",
+        """
+        ring = ctxcheck.SpinLock(name="ring")
+        def reset(): ring.__init__()
+        def work():
+            ring.acquire()
+            in_thread(reset, name="w")
+        work()
+        """,
+    ),
+    "ctx304_replaced": (
+        "CTX304",
+        "import ctxcheck\nclass Page:\n    def __init__(self):\n        self.lock = ctxcheck.Lock(name='Page.lock')\n",
+        """
+        def work(page):
+            with page.lock:
+                page.__init__()
+        work(Page())
+        """,
+    ),
     "ctx305": ("CTX305", "", 'l = lock("mm:Page.lock")\ntry: l.release()\nexcept RuntimeError: pass\n'),
 }
 
@@ -321,9 +439,9 @@ def test_report(tmp_path: Path, name: str) -> None:
 
 def test_every_rule_that_the_engine_finds_has_a_report() -> None:
     found_by_the_engine = {
-        "CTX001", "CTX002", "CTX003", "CTX004", "CTX005",
+        "CTX001", "CTX002", "CTX003", "CTX004", "CTX005", "CTX007",
         "CTX101", "CTX102", "CTX201", "CTX202", "CTX203", "CTX205", "CTX301", "CTX302",
-        "CTX303", "CTX305",
+        "CTX303", "CTX304", "CTX305",
     }  # fmt: skip
     assert {rule for rule, _, _ in CASES.values()} == found_by_the_engine
 

@@ -71,6 +71,7 @@ class Mode:
     ``timed``: it gives up after a while.  ``shared``: others may hold it too.  ``recursive``: a shared
     arrival that isn't held up by a waiting writer.  ``scoped``: held by ``with``, so that only
     its own block releases it.  ``judged``: it ends a wait that was itself asked whether it may sleep.
+    ``enters``: of a region, which is no wait: what is done inside it is done by whoever entered it.
     """
 
     name: str
@@ -80,6 +81,7 @@ class Mode:
     recursive: bool = False
     scoped: bool = False
     judged: bool = False
+    enters: bool = False
 
 
 WITH: Final = Mode("with", scoped=True)
@@ -93,6 +95,8 @@ SHARED_TRY: Final = Mode("shared try", shared=True, waits=False)
 RECURSIVE: Final = Mode("recursive shared", shared=True, recursive=True)
 RECURSIVE_TIMED: Final = Mode("recursive shared timed", shared=True, recursive=True, timed=True)
 RECURSIVE_TRY: Final = Mode("recursive shared try", shared=True, recursive=True, waits=False)
+ENTER: Final = Mode("enter", scoped=True, enters=True)
+MIGHT_ENTER: Final = Mode("may enter", scoped=True, enters=True)
 
 
 class Step:
@@ -186,7 +190,8 @@ class LockClass:
     """
 
     __slots__ = (
-        "_steps", "created", "handed_over", "key", "kind", "made_at", "name", "nested", "ordered", "token", "unstable",
+        "_steps", "created", "handed_over", "key", "kind", "levels", "made_at", "name", "nested", "ordered", "token",
+        "unstable",
     )  # fmt: skip
 
     def __init__(self, key: str, name: str, kind: Kind, made_at: Trace = EMPTY, *, unstable: bool = False) -> None:
@@ -200,6 +205,8 @@ class LockClass:
         self.nested: bool = False
         self.ordered: bool = False
         self.token: Token = Token()
+        #: the nesting levels that it was taken at, but for itself
+        self.levels: tuple[LockClass, ...] = ()
         self._steps: dict[Mode, Step] = {}
 
     def step(self, mode: Mode) -> Step:
@@ -216,12 +223,46 @@ class LockClass:
         """Its steps, in the modes that it was ever taken in."""
         return list(self._steps.values())
 
+    @property
+    def base(self) -> LockClass:
+        """The class that its instances are made in: itself, but for a nesting level."""
+        return self
+
+    def hand_over(self) -> None:
+        """Note that a lock of it was released by an owner that didn't hold it, at whatever level."""
+        for lock_class in (self.base, *self.base.levels):
+            lock_class.handed_over = True
+
     def live(self) -> int:
         """The number of instances that exist now."""
         return max(0, _count_references(self.token) - _BASELINE)
 
     def __repr__(self) -> str:
         return f"<LockClass {self.key}>"
+
+
+#: Levels of one class, itself among them.
+MAX_LEVELS: Final = 8
+
+
+@final
+class Level(LockClass):
+    """A nesting level of another class: the same locks, taken where one of that class is held already.
+
+    To the order of locks it is a class of its own (``KEY/1``); what counts instances goes by :attr:`base`.
+    """
+
+    __slots__ = ("_base",)
+
+    def __init__(self, base: LockClass, level: int, key: str) -> None:
+        super().__init__(key, f"{base.name}/{level}", base.kind, base.made_at, unstable=base.unstable)
+        self._base: LockClass = base
+        self.handed_over = base.handed_over
+
+    @property
+    def base(self) -> LockClass:
+        """See :attr:`LockClass.base`."""
+        return self._base
 
 
 @final
@@ -240,11 +281,27 @@ class ClassRegistry:
         they don't obey one rule, so the second kind gets a key of its own.
         """
         found = self._classes.get(key)
-        if found is not None and found.kind is not kind:
+        if found is not None and (found.kind is not kind or found.base is not found):
             key = f"{key}/{kind.name}"
             found = self._classes.get(key)
         if found is None:
             found = self._classes.setdefault(key, LockClass(key, name, kind, made_at, unstable=unstable))
+        return found
+
+    def level(self, lock_class: LockClass, level: int) -> LockClass:
+        """Return the class of this class's locks at a nesting level, 0 to ``MAX_LEVELS`` - 1; 0 is itself."""
+        base = lock_class.base
+        if level == 0:
+            return base
+        key = f"{base.key}/{level}"
+        found = self._classes.get(key)
+        if found is not None and found.base is not base:
+            key = f"{base.key}/level {level}"  # that name was given to other locks
+            found = self._classes.get(key)
+        if found is None:
+            found = self._classes.setdefault(key, Level(base, level, key))
+            if found not in base.levels:
+                base.levels = (*base.levels, found)
         return found
 
     def all(self) -> list[LockClass]:

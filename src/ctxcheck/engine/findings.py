@@ -15,6 +15,7 @@ from ctxcheck.engine.rules import Grade
 from ctxcheck.engine.sites import EMPTY, Trace
 
 if TYPE_CHECKING:
+    from ctxcheck.engine.declared import Breach
     from ctxcheck.engine.usage import Hazard
     from ctxcheck.engine.verdict import Cycle
 
@@ -159,7 +160,8 @@ class RangeFacts:
 @final
 @dataclass(frozen=True, slots=True)
 class HeldFacts:
-    """CTX301.  ``wanted`` is false for ``assert_not_held``; ``by`` tells who holds it instead, in words."""
+    """CTX301.  ``wanted`` is false for ``assert_not_held``; ``by`` tells who holds it instead, in words; ``nested`` is
+    the lock that was acquired under it."""
 
     lock: str
     wanted: bool
@@ -168,6 +170,7 @@ class HeldFacts:
     held: tuple[str, ...]
     by: str = ""
     entry: Entry | None = None
+    nested: str = ""
 
 
 @final
@@ -179,6 +182,29 @@ class ReleaseFacts:
     holder: Owner | None = None
     held: Entry | None = None
     at_end: str = ""
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class DeclaredFacts:
+    """CTX007: ``lock_class`` is acquired in ``mode`` while ``held`` is, against what is declared."""
+
+    lock_class: LockClass
+    held: Entry
+    mode: Mode
+    breach: Breach
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class DestroyedFacts:
+    """CTX304.  ``holder`` had the lock when it went; ``dropped`` is what ran then, ``held`` where it was acquired."""
+
+    lock_class: LockClass
+    how: Literal["collected", "re-initialised", "replaced"]
+    holder: Owner
+    held: Entry
+    dropped: Trace
 
 
 @final
@@ -198,6 +224,8 @@ Facts = (
     | RangeFacts
     | HeldFacts
     | ReleaseFacts
+    | DeclaredFacts
+    | DestroyedFacts
     | FaultFacts
 )
 

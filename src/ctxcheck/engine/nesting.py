@@ -163,7 +163,7 @@ class Nesting:
             self._engine.dropped += 1
             return None
         self._searches -= 1
-        return next((thing for thing in gc.get_referrers(lock_class.token) if _is_held_in(thing, target)), None)
+        return next((thing for thing in gc.get_referrers(lock_class.base.token) if _is_held_in(thing, target)), None)
 
     def remember(self, state: OwnerState, node: Node, lock: Any) -> None:
         """Note which lock a node of a nesting class is; forgotten with the hold, and never kept alive."""
@@ -264,7 +264,7 @@ def _weight(finding: Finding) -> tuple[int, bool]:
 def guards_of(held: list[Node]) -> frozenset[LockClass]:
     """The classes that are held exclusively, and would keep another owner out."""
     return frozenset(
-        h.step.lock_class
+        h.step.lock_class.base
         for h in held
         if h.step.lock_class is not None
         and h.step.mode is not None

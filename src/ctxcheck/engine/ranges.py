@@ -120,7 +120,7 @@ def _check_crossing(
     for node in state.cur.chain():
         if node.stands_for is bracket.node:
             return
-        if node.step.lock_class is not None and not node.step.lock_class.kind.resource:
+        if node.step.lock_class is not None and node.step.lock_class.kind.guards:
             crossed(engine, state, bracket, engine.entry(node), "lock held at end", function, declared, trace)
 
 

@@ -8,6 +8,7 @@ validator validate itself.
 from __future__ import annotations
 
 import _thread
+import os
 import sys
 import threading
 from types import FunctionType
@@ -19,6 +20,8 @@ RLockType: Final = _thread.RLock
 get_ident: Final = _thread.get_ident
 thread_count: Final = _thread._count  # pyright: ignore
 get_frame: Final = sys._getframe
+#: The number of this process: another one in a forked child.
+process: Final = os.getpid
 
 #: ``threading``'s public names as they were before anyone replaced them.
 ORIGINALS: Final = {

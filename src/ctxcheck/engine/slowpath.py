@@ -16,7 +16,7 @@ import itertools
 from collections.abc import Callable
 from typing import Any, Final, Protocol, TypeVar
 
-from ctxcheck.engine import ranges, waiting
+from ctxcheck.engine import levels, ranges, waiting
 from ctxcheck.engine.classes import RESTORE, TIMED, TRY, Step
 from ctxcheck.engine.errors import ViolationError
 from ctxcheck.engine.owner import VOID, Node, OwnerState, Reentry, Unused
@@ -88,10 +88,12 @@ def _is_ours(error: BaseException) -> bool:
     return type(error).__module__ == "builtins" and traceback is not None and is_own(traceback.tb_frame.f_code)
 
 
-def acquire(lock: LockRecord, state: OwnerState, step: Step, blocking: Any = True, timeout: Any = -1) -> bool:
+def acquire(
+    lock: LockRecord, state: OwnerState, step: Step, blocking: Any = True, timeout: Any = -1, under: Any = None
+) -> bool:
     """Acquire a lock that the caller doesn't re-enter; ``step`` is its class taken by ``with`` or by call.
 
-    As ``threading.Lock.acquire``: same arguments, results and errors.
+    ``under`` is the lock that it is nested under.  As ``threading.Lock.acquire``: same arguments, results and errors.
     """
     node = lock.node
     if type(node) is Unused:
@@ -111,7 +113,7 @@ def acquire(lock: LockRecord, state: OwnerState, step: Step, blocking: Any = Tru
     if state.cur is VOID:
         return _claim_unseen(lock, blocking, timeout)
     mode = TRY if not waits else TIMED if timeout != -1 else None
-    new = _step_on(state, step if mode is None else lock_class.step(mode), lock)
+    new = step_on(state, step if mode is None else lock_class.step(mode), lock, under)
     count()
     try:
         if mode is None:
@@ -149,11 +151,12 @@ def _claim_unseen(lock: LockRecord, blocking: Any, timeout: Any) -> bool:
     return _claim(lock, VOID, (blocking,), (timeout,))
 
 
-def _step_on(state: OwnerState, step: Step, lock: Any) -> Node:
+def step_on(state: OwnerState, step: Step, lock: Any, under: Any = None) -> Node:
     """The node for one more step: cached, or validated now; VOID where the validator can't say."""
+    hold = None if under is None else consult(levels.outer_hold, state, step, under)
     new: Node | None = state.cur[step]
     if new is None:
-        new = consult(state.engine.acquire, state, step, lock)
+        new = consult(state.engine.acquire, state, step, lock, hold)
     return VOID if new is None else new
 
 
@@ -233,16 +236,50 @@ def _is_rival(node: Any, state: OwnerState) -> bool:
 
 
 def forget(lock: Any) -> None:
-    """The lock goes, or is made anew, while it is held: nobody holds it any more.
+    """The lock goes while it is held: nobody holds it any more (CTX304).
 
-    May run at any bytecode (in a finalizer, in a forked child), so the holder's chain isn't touched: it
-    is told, and takes the entry off in its next slow path.
+    May run at any bytecode (in a finalizer, in a forked child), so neither the holder's chain nor the validator
+    is touched: both are left a note, and the entry is taken off in the holder's next slow path.
     """
-    node = getattr(lock, "node", None)
-    if node is None or node is VOID or type(node) is Unused:
+    node = hold_of(lock)
+    if node is None:
         return
     lock.node = None
+    bury(node)
     _drop_later(node)
+
+
+def bury(node: Node) -> None:
+    """Leave a note that a lock went which was held in ``node``."""
+    engine = node.state.engine
+    if not (node.state.ended or engine.closed or engine.broken):
+        engine.destroyed.bury(node)
+
+
+def renew(lock: Any, state: OwnerState) -> None:
+    """``state`` makes a lock anew while it is held (CTX304): nobody holds it any more.  May raise what the mode wants
+    raised; then nothing has happened."""
+    node = hold_of(lock)
+    if node is None:
+        return
+    destroy(state, node, "re-initialised")
+    lock.node = None
+    if node.state is not state or not state.unlink(node):
+        _drop_later(node)
+
+
+def destroy(state: OwnerState, node: Node, how: str) -> None:
+    """``state`` re-initialises or replaces a lock that is held in ``node``: say so."""
+    if state.engine is node.state.engine is not None and state.cur is not VOID:
+        consult(state.engine.destroyed.report, state, node, how)
+
+
+def hold_of(lock: Any) -> Node | None:
+    """Where a lock's holder stands, if it is held and that was checked."""
+    node = getattr(lock, "node", None)
+    if type(node) is Reentry:
+        node = node.node
+    return node if isinstance(node, Node) and node is not VOID else None
 
 
 def drop(lock_class: Any, node: Node, state: OwnerState) -> bool:
@@ -275,10 +312,12 @@ def drop(lock_class: Any, node: Node, state: OwnerState) -> bool:
 # --- re-entrant locks -----------------------------------------------------------------
 
 
-def reacquire(lock: Any, state: OwnerState, step: Step, blocking: Any = True, timeout: Any = -1) -> bool:
+def reacquire(
+    lock: Any, state: OwnerState, step: Step, blocking: Any = True, timeout: Any = -1, under: Any = None
+) -> bool:
     """Acquire an RLock.  Its owner re-enters it without any effect on orders (it can't wait)."""
     if not lock._is_owned():
-        return acquire(lock, state, step, blocking, timeout)
+        return acquire(lock, state, step, blocking, timeout, under)
     node = lock.node
     reentry = node if type(node) is Reentry or node is None else Reentry(node)
     for got in map(lock._acquire, (blocking,), (timeout,)):
@@ -368,7 +407,7 @@ def acquire_restore(lock: Any, state: OwnerState, saved: Any) -> None:
     try:
         if state.engine is not None and state.cur is not VOID:
             state.waiting = lock
-            new = _step_on(state, lock.step.lock_class.step(RESTORE), lock)
+            new = step_on(state, lock.step.lock_class.step(RESTORE), lock)
     finally:
         for _ in map(_acquire_restore, (lock,), (saved,)):
             lock.node = new

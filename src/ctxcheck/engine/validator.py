@@ -20,10 +20,14 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple, final
 
+from ctxcheck.engine import declared as declarations
 from ctxcheck.engine import ranges
 from ctxcheck.engine.brackets import BracketBook
-from ctxcheck.engine.classes import BLOCK, REGISTRY, ContextStep, LockClass, Mode, Step
+from ctxcheck.engine.classes import BLOCK, REGION, REGISTRY, ContextStep, LockClass, Mode, Step
+from ctxcheck.engine.declared import Declaration, Declared
+from ctxcheck.engine.destroyed import Destroyed
 from ctxcheck.engine.findings import (
+    DeclaredFacts,
     Entry,
     Finding,
     HeldFacts,
@@ -34,9 +38,11 @@ from ctxcheck.engine.findings import (
 )
 from ctxcheck.engine.graph import Edge, OrderGraph, Witness
 from ctxcheck.engine.interrupts import Interrupts, UseEvent
+from ctxcheck.engine.levels import excuse
 from ctxcheck.engine.nesting import NestEvent, Nesting, guards_of
 from ctxcheck.engine.owner import VOID, Node, Owner, OwnerState
 from ctxcheck.engine.raw import allocate_lock, get_frame, get_ident
+from ctxcheck.engine.rules import Grade
 from ctxcheck.engine.sites import GENERATED, Trace, capture, still_running
 from ctxcheck.engine.verdict import Cycle, Owners, Verdict, best_cycle, components, judge
 from ctxcheck.engine.violations import Violation
@@ -107,6 +113,9 @@ class Validator:
         self.dropped: int = 0
         self.cut: int = 0
         self.seen: set[LockClass] = set()
+        #: what the session's configuration declares of orders, and that together with what the program does
+        self.configured: tuple[Declaration, ...] = ()
+        self.declared: Declared | None = None
         self._max_nodes: int = max_nodes
         self._nodes: int = 0
         #: raise again each time that an order is broken which is known to be (for mode "raise")
@@ -118,6 +127,7 @@ class Validator:
         self._states: dict[int, weakref.ref[OwnerState]] = {}
         self.nesting: Nesting = Nesting(self)
         self.interrupts: Interrupts = Interrupts(self, self.graph)
+        self.destroyed: Destroyed = Destroyed(self)
         #: holds of owners that are gone, which a hand-off may still redeem
         self._left_held: dict[Node, Finding] = {}
         #: owners that wait for a lock of their own, and may be waiting for a hand-off
@@ -131,6 +141,7 @@ class Validator:
 
     def begin(self) -> None:
         """Start with nothing known: classes outlive sessions, what was learned of them doesn't."""
+        declarations.begin(self)
         # instances that were there before: together with those made since, what may take part
         self._before = {c: (c.live(), c.created) for c in REGISTRY.all()}
         self._outer = {c: (c.handed_over, c.nested) for c in self._before if c.handed_over or c.nested}
@@ -139,6 +150,7 @@ class Validator:
 
     def finish(self) -> None:
         """Give the session outside back what it had learned of classes; no verdict can be made after this."""
+        declarations.finish(self)
         for lock_class in REGISTRY.all():
             lock_class.handed_over, lock_class.nested = self._outer.get(lock_class, (False, False))
 
@@ -161,6 +173,7 @@ class Validator:
         if state.ended or self.closed or self.broken:
             return
         state.settle()
+        self.destroyed.tell(state)
         state.ended = True
         state.owner.learn_name()
         try:
@@ -175,6 +188,8 @@ class Validator:
     def _left(self, state: OwnerState, node: Node, how: str) -> None:
         lock_class = node.step.lock_class
         if lock_class is None or lock_class.kind.resource or lock_class.kind.abroad or lock_class.handed_over:
+            return
+        if lock_class.kind is REGION:
             return
         entry = self.entry(node)
         finding = Finding(
@@ -195,13 +210,15 @@ class Validator:
 
     # --- acquiring --------------------------------------------------------------
 
-    def acquire(self, state: OwnerState, step: Step, lock: Any) -> Node:
+    def acquire(self, state: OwnerState, step: Step, lock: Any, under: Node | None = None) -> Node:
         """Validate that ``state`` asks for ``step`` where it stands now, and return the node to stand on.
 
-        Called before the acquire can block, for chains that this owner hasn't taken yet.  May raise
-        what ``on_finding`` raises; then nothing is held and nothing was cached.
+        Called before the acquire can block, for chains that this owner hasn't taken yet.  ``under`` is its hold of the
+        lock that the acquire is nested under.  May raise what ``on_finding`` raises; then nothing is held and
+        nothing was cached.
         """
         state.settle()
+        self.destroyed.tell(state)
         parent = state.cur
         lock_class, mode = step.lock_class, step.mode
         assert lock_class is not None
@@ -209,10 +226,18 @@ class Validator:
         state.owner.learn_name()
         self.seen.add(lock_class)
         node = Node(parent, step, state, self._shared(capture(2)))
-        node.made_for = weakref.ref(lock)
+        try:
+            node.made_for = weakref.ref(lock)
+        except TypeError:
+            pass  # a region: it has no instances
         held = list(parent.held())
         cacheable = not lock_class.nested
-        if any(entry.step.lock_class is lock_class for entry in held):
+        if under is not None:
+            cacheable, held = excuse(cacheable, held, lock_class, under)
+        nests = any(entry.step.lock_class is lock_class for entry in held)
+        if nests and mode.enters:
+            held = []  # a region is re-entered: that adds no order
+        elif nests:
             cacheable = False
             self.nesting.mark(lock_class)
             if mode.waits:
@@ -224,6 +249,8 @@ class Validator:
             guards = guards_of(held)
             self.interrupts.note(state, node, guards)
             if held and self._order(state, held, lock_class, mode, node, guards):
+                cacheable = False
+            if self.declared is not None and self._against(state, self.declared, node, held) and self.insistent:
                 cacheable = False
             self.see_to(state)
         self.chains += 1
@@ -240,9 +267,12 @@ class Validator:
             self._traces.clear()
         return self._traces.setdefault((trace.lastis, *map(id, trace.codes)), trace)
 
-    def enter(self, state: OwnerState, step: ContextStep) -> Node:
-        """Return the node for a context entered here; made, and cached, if need be."""
+    def enter(self, state: OwnerState, step: Step) -> Node:
+        """Return the node for a context or a region entered here; made, and cached, if need be."""
+        if step.lock_class is not None:
+            return self.acquire(state, step, None)
         state.settle()
+        self.destroyed.tell(state)
         parent = state.cur
         state.owner.learn_name()
         self.contexts += 1
@@ -286,6 +316,43 @@ class Validator:
         for found in known:
             self.emit(state, dataclasses.replace(found, owner=state.owner))
         return bool(known)
+
+    def _against(self, state: OwnerState, declared: Declared, node: Node, held: list[Node]) -> bool:
+        """Report the held locks that are declared to come after this one, or to be leaves (CTX007)."""
+        found: dict[LockClass, Finding] = {}
+        target, mode = node.step.lock_class, node.step.mode
+        for entry in held:
+            source = entry.step.lock_class
+            if source is None or target is None or mode is None or source in found:
+                continue
+            breach = declared.breach(source, target)
+            if breach is not None:
+                facts = DeclaredFacts(target, self.entry(entry), mode, breach)
+                allowed = self.allowed(node, "CTX007")
+                found[source] = _declared_finding(state.owner, facts, node.trace, source, allowed)
+        for finding in found.values():
+            self.emit(state, finding)
+        return bool(found)
+
+    def redeclared(self, state: OwnerState) -> None:
+        """More was declared: report what went against it before, and look at each chain anew."""
+        declared = self.declared
+        if declared is None:
+            return
+        for other in self.live_states():
+            nodes = [other.root, *other.cur.chain()]
+            while nodes:
+                node = nodes.pop()
+                children = list(node.values())
+                self._nodes -= len(children)
+                nodes.extend(children)
+                node.clear()
+        for (source, target), evidence in list(self.graph.evidence.items()):
+            breach = declared.breach(source, target)
+            if breach is not None and evidence.witnesses:
+                w = evidence.witnesses[0]
+                facts = DeclaredFacts(target, Entry(source.step(w.held_mode), w.held_at, False), w.taken_mode, breach)
+                self.emit(state, _declared_finding(w.owner, facts, w.taken_at, source, w.allowed))
 
     def _saturated(
         self, source: LockClass, target: LockClass, guards: frozenset[LockClass], held_mode: Mode, mode: Mode
@@ -340,16 +407,14 @@ class Validator:
         return found
 
     def _apply_order(self, event: _OrderEvent) -> list[Finding]:
-        guards = frozenset(
-            source
-            for source, mode, _ in event.held
-            if source.kind.guards and not mode.shared and not source.handed_over
-        )
         if len(self._guard_sets) >= MAX_SHARED:
             self._guard_sets.clear()
-        guards = self._guard_sets.setdefault(guards, guards)
+        every = _guards_among(event.held)
+        every = self._guard_sets.setdefault(every, every)
         found: list[Finding] = []
-        for source, mode, held_at in event.held:
+        for index, (source, mode, held_at) in enumerate(event.held):
+            # what is held around a region is not what whoever enters it holds
+            guards = _guards_among(event.held[:index]) if mode.enters else every
             witness = Witness(event.owner, guards, event.origin, mode, event.mode, held_at, event.trace, event.allowed)
             edge = (source, event.target)
             news, cyclic = self.graph.add(*edge, witness)
@@ -445,10 +510,11 @@ class Validator:
         The holder's chain is its own: it is told, and drops the entry in its next slow path.
         """
         holder = node.state
+        lock_class = node.step.lock_class or lock_class  # its level, if it was taken at one
         if lock_class.kind.owned:
             self.emit(state, self._release_finding("CTX302", state, lock_class, holder.owner, node))
             return
-        lock_class.handed_over = True
+        lock_class.hand_over()
         holder.drops.append(node)
         left = self._left_held.pop(node, None)
         if left is not None:
@@ -566,7 +632,8 @@ class Validator:
 
     def pending(self) -> list[Finding]:
         """What will be reported at the end unless something redeems it until then."""
-        return [f for f in self._left_held.values() if not any(c.handed_over for c in f.classes)]
+        left = [f for f in self._left_held.values() if not any(c.handed_over for c in f.classes)]
+        return [*left, *self.destroyed.pending()]
 
     def close(self, how: str = "run") -> None:
         """The session ends: settle what was provisional.  The graph stays readable."""
@@ -575,6 +642,7 @@ class Validator:
         self.closed = True
         settled = [*self.pending(), *self.provisional.values(), *ranges.never_closed(self, how)]
         self._left_held.clear()
+        self.destroyed.clear()
         self.provisional.clear()
         for finding in settled:
             if not any(c.handed_over for c in finding.classes):
@@ -586,6 +654,7 @@ class Validator:
         self._holder = 0
         self.provisional.clear()
         self._left_held.clear()
+        self.destroyed.clear()
         for state in self.live_states():
             if state is not survivor:
                 state.ended = True
@@ -593,3 +662,20 @@ class Validator:
         if survivor is not None:
             survivor.owner.ident = get_ident()
             survivor.waiting = None
+
+
+def _guards_among(held: tuple[tuple[LockClass, Mode, Trace], ...]) -> frozenset[LockClass]:
+    return frozenset(
+        source.base
+        for source, mode, _ in held
+        if source.kind.guards and not mode.shared and not source.handed_over
+    )
+
+
+def _declared_finding(
+    owner: Owner, facts: DeclaredFacts, trace: Trace, held: LockClass, allowed: str | None
+) -> Finding:
+    what = "leaf" if facts.breach.leaf else "order"
+    identity = (what, held.key, facts.lock_class.key, trace.function())
+    grade: Grade = "possible" if facts.mode.timed else "certain"
+    return Finding("CTX007", grade, owner, trace, identity, facts, (facts.lock_class, held), allowed)

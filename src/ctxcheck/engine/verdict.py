@@ -420,7 +420,7 @@ class _Search:
         return self._beside[node, out]
 
     def _sole_owner(self, ways: list[_Way]) -> Owner | None:
-        owners = {witness.owner for witness, _ in ways}
+        owners = {None if witness.held_mode.enters else witness.owner for witness, _ in ways}
         return owners.pop() if self._distinct and len(owners) == 1 else None
 
     def says_no_more(self, classes: tuple[LockClass, ...], told: set[tuple[LockClass, ...]]) -> bool:
@@ -552,7 +552,9 @@ def _fits(
     goes on from that of the last one chosen."""
     new, guards = way
     for old, taken in chosen:
-        if (distinct and old.owner is new.owner) or (guarded and not guards.isdisjoint(taken)):
+        # what is done in a region is done by whoever enters it, so it matters little who was seen to
+        entered = old.held_mode.enters or new.held_mode.enters
+        if (distinct and old.owner is new.owner and not entered) or (guarded and not guards.isdisjoint(taken)):
             return False
     # "no recursive-read arrival is followed by a shared hold" (lockdep's strong paths)
     if adjacent and chosen and chosen[-1][0].taken_mode.recursive and new.held_mode.shared:

@@ -43,6 +43,14 @@ def _sleeps(what: str, released: Any = None) -> None:
         slowpath.consult(st.engine.report_sleep, st, what, "wait", capture(2))
 
 
+def _made_anew(old: Any, new: Any = None) -> None:
+    """What is being initialised had the lock ``old`` before: CTX304 if that is held, and isn't kept."""
+    if old is not None and old is not new:
+        node = slowpath.hold_of(old)
+        if node is not None:
+            slowpath.destroy(fastpath.current(), node, "re-initialised")
+
+
 def _raw_condition() -> Any:
     return _Condition(allocate_lock())
 
@@ -65,6 +73,7 @@ class Condition(_Look, _Condition):
 
     def __init__(self, lock: Any = None, *, name: str | None = None) -> None:
         check_name("Condition", name)
+        _made_anew(vars(self).get("_lock"), lock)
         if lock is None:
             lock = RLockType.__new__(CheckedRLock)
             set_up(lock, RLOCK, name, None, depth=3)
@@ -118,6 +127,7 @@ class Semaphore(_Look, _Semaphore):
         check_name(type(self).__name__, name)
         if value < 0:
             raise ValueError("semaphore initial value must be >= 0")
+        _made_anew(vars(self).get("_record"))
         self._cond = _raw_condition()
         self._value: int = value
         self._record = None

@@ -18,10 +18,12 @@ from collections.abc import Iterable
 from types import CodeType, FrameType
 from typing import Any, Final, NamedTuple
 
+from ctxcheck import fastpath
 from ctxcheck.engine.classes import REGISTRY, WITH, Kind, LockClass
 from ctxcheck.engine.owner import Unused
 from ctxcheck.engine.raw import get_frame
 from ctxcheck.engine.sites import Trace, is_own
+from ctxcheck.locks import replaced
 
 #: Functions that make locks for their callers, by dotted name: the caller counts as the place.
 factories: Final[set[str]] = set()
@@ -85,6 +87,8 @@ def classify(kind: Kind, name: str | None, *, depth: int = 2) -> tuple[LockClass
     file the first time that a lock is made in it.
     """
     start = _frame(depth + 1)
+    if fastpath.active:
+        _check_replaced(start)
     place = (id(start.f_code), start.f_lasti, kind.name)
     if name is None:
         known = _known.get(place)
@@ -117,6 +121,15 @@ def classify(kind: Kind, name: str | None, *, depth: int = 2) -> tuple[LockClass
     if frame is start is scope:
         _known.setdefault(place, {})[_owner_type(frame) if by_type else None] = made
     return made, None
+
+
+def _check_replaced(frame: FrameType) -> None:
+    me = _first_argument(frame)
+    if me is None or isinstance(me, type):
+        return
+    target = _target(frame.f_code, frame.f_lasti)
+    if target.name and target.base == frame.f_code.co_varnames[0]:
+        replaced.check(frame, me, target.name)
 
 
 def _frame(depth: int) -> FrameType:

@@ -53,7 +53,8 @@ class _PlainLock(BaseLock):
         return self.locked()
 
     def _at_fork_reinit(self) -> None:
-        slowpath.forget(self)
+        if self.node is not None:
+            slowpath.renew(self, fastpath.current())
         self._raw._at_fork_reinit()  # type: ignore[attr-defined]
 
     def __reduce_ex__(self, protocol: Any) -> Any:
@@ -191,6 +192,8 @@ class SpinLock(BaseLock):
 
     def __init__(self, *, name: str | None = None, order_key: Any = None) -> None:
         check_name("SpinLock", name)
+        if getattr(self, "node", None) is not None:
+            slowpath.renew(self, fastpath.current())
         set_up(self, SPIN, name, order_key, depth=3)
 
     def locked(self) -> bool:

@@ -14,13 +14,16 @@ from types import TracebackType
 from typing import Any, Final, Literal, final
 
 from ctxcheck import fastpath
-from ctxcheck.engine import slowpath, waiting
+from ctxcheck.engine import levels, slowpath, waiting
 from ctxcheck.engine.classes import (
     ACQUIRE,
+    ENTER,
     KINDS,
     RECURSIVE,
     RECURSIVE_TIMED,
     RECURSIVE_TRY,
+    REGION,
+    REGISTRY,
     SHARED,
     SHARED_TIMED,
     SHARED_TRY,
@@ -34,6 +37,7 @@ from ctxcheck.engine.classes import (
 )
 from ctxcheck.engine.owner import OFF, VOID, Node, OwnerState
 from ctxcheck.engine.raw import get_ident
+from ctxcheck.locks import replaced
 from ctxcheck.locks.naming import classify
 from ctxcheck.locks.plain import check_name
 
@@ -86,6 +90,7 @@ class Tracked:
     )  # fmt: skip
 
     def __init__(self, obj: Any, lock_class: LockClass, shared: Shared, pair: tuple[str, str]) -> None:
+        self._renew()
         self._obj: Any = obj
         self._shared_methods: tuple[str, str] = pair
         self._shared_call: dict[str, Any] = {"shared": True} if shared in (True, "recursive") else {}
@@ -98,17 +103,42 @@ class Tracked:
 
     def __del__(self) -> None:
         # what goes while it is held must not stay on its holders' chains
+        for node in self._all_holds():
+            slowpath.bury(node)
+            node.state.drops.append(node)
+
+    def _all_holds(self) -> list[Node]:
+        """The holds of everybody who is still there."""
         try:
-            everyone = object.__getattribute__(self, "_holds")
+            everyone: dict[int, list[Node]] = object.__getattribute__(self, "_holds")
         except AttributeError:
-            return  # it was never finished
-        for holds in list(everyone.values()):
+            return []  # it was never finished
+        return [
+            node for holds in list(everyone.values()) for node in holds if node is not VOID and not node.state.ended
+        ]
+
+    def _at_fork_reinit(self) -> None:
+        """Nobody holds it any more: made anew in a forked child, or, which is CTX304, elsewhere."""
+        self._renew()
+        renew = getattr(self._obj, "_at_fork_reinit", None)
+        if renew is not None:
+            renew()
+
+    def _renew(self) -> None:
+        holds = self._all_holds()
+        if holds:
+            state = fastpath.current()
+            slowpath.destroy(state, holds[-1], "re-initialised")
+            self._holds.clear()
             for node in holds:
-                if node is not VOID and not node.state.ended:
+                if node.state is not state or not state.unlink(node):
                     node.state.drops.append(node)
 
-    def acquire(self, *args: Any, shared: bool | Literal["recursive"] = False, **kwargs: Any) -> Any:
-        """Acquire the object, with its own arguments; ``shared=True`` for a shared hold.
+    def acquire(
+        self, *args: Any, shared: bool | Literal["recursive"] = False, nest_under: Any = None, **kwargs: Any
+    ) -> Any:
+        """Acquire the object, with its own arguments; ``shared=True`` for a shared hold; ``nest_under`` as for
+        :func:`~ctxcheck.nested`.
 
         ``shared="recursive"``: one that is let in while a writer waits, where that depends on the acquisition (a lock
         whose readers are preferred in some contexts only).  ``blocking`` and ``timeout`` are understood as
@@ -117,7 +147,9 @@ class Tracked:
         """
         if shared not in (True, False, "recursive"):
             raise ValueError(f"{self.lock_class.name}.acquire: shared={shared!r} is not True, False or 'recursive'")
-        return self._acquire(args, kwargs, shared=shared)
+        if nest_under is not None:
+            levels.check_outer("track", nest_under)
+        return self.take(args, kwargs, shared=shared, under=nest_under)
 
     def release(self, *args: Any, shared: bool | None = None, **kwargs: Any) -> Any:
         """Release the caller's innermost hold; ``shared=True`` the innermost shared one.
@@ -165,7 +197,7 @@ class Tracked:
         return None
 
     def __enter__(self) -> Any:
-        return self._acquire((), {}, shared=False, scoped=True)
+        return self.take((), {}, shared=False, scoped=True)
 
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
@@ -180,14 +212,17 @@ class Tracked:
 
     # --- how -------------------------------------------------------------------
 
-    def _acquire(
+    def take(
         self,
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
         *,
         shared: bool | Literal["recursive"],
         scoped: bool = False,
+        level: int = 0,
+        under: Any = None,
     ) -> Any:
+        """As :meth:`acquire`; ``scoped`` by ``with``, at a nesting ``level``, under another lock."""
         if shared and self._modes is None:
             raise TypeError(f"track: `{self.lock_class.name}` has no shared mode; pass shared=... to track()")
         if shared:
@@ -205,7 +240,7 @@ class Tracked:
         reentered = self._check_own(st, mode)
         node: Node | None = None
         if not reentered and mode.waits:
-            node = self._step(st, mode)
+            node = self._step(st, mode, level, under)
         st.waiting = self if mode.waits else None
         taken, result, holds = False, None, self._holds.setdefault(st.owner.serial, [])
         try:
@@ -218,11 +253,11 @@ class Tracked:
                 if reentered:
                     node = VOID
                 elif node is None:
-                    node = self._step(st, mode)
+                    node = self._step(st, mode, level, under)
                 holds += (node,)
                 if node is not VOID:
                     st.cur = node
-                    if self.lock_class.nested:
+                    if node.step.lock_class is not None and node.step.lock_class.nested:
                         slowpath.consult(st.engine.nesting.remember, st, node, self)
                     if mode.timed or not mode.waits:
                         slowpath.consult(st.engine.interrupts.obtained, st, node)
@@ -249,17 +284,17 @@ class Tracked:
         timeout = kwargs.get("timeout", args[1] if len(args) > 1 else None)
         waits = bool(blocking) and timeout != 0
         timed = waits and isinstance(timeout, (int, float)) and timeout >= 0
+        if self.lock_class.kind is REGION:
+            return ENTER
         if scoped and not shared:
             return WITH
         modes = _RECURSIVE if shared == "recursive" else (self._modes or _SHARED) if shared else _EXCLUSIVE
         return modes[waits, timed]
 
-    def _step(self, st: OwnerState, mode: Mode) -> Node:
-        step = self.lock_class.step(mode)
-        node: Node | None = st.cur[step]
-        if node is None:
-            node = slowpath.consult(st.engine.acquire, st, step, self)
-        return VOID if node is None or node.parent is not st.cur else node
+    def _step(self, st: OwnerState, mode: Mode, level: int, under: Any) -> Node:
+        step = REGISTRY.level(self.lock_class, level).step(mode)
+        node = slowpath.step_on(st, step, self, under)
+        return VOID if node.parent is not st.cur else node
 
     def _check_own(self, st: OwnerState, mode: Mode) -> bool:
         """Whether the caller re-enters it, which adds nothing; what can never succeed is CTX002."""
@@ -324,14 +359,17 @@ class Tracked:
             slowpath.consult(st.engine.unbalanced_release, st, self.lock_class)
 
 
+replaced.kinds.append(Tracked)
+
+
 @final
 class SharedHold:
     """``with tracked.shared():``"""
 
     __slots__ = ("_tracked",)
 
-    def __init__(self, tracked: Tracked) -> None:
-        self._tracked: Tracked = tracked
+    def __init__(self, tracked: Any) -> None:
+        self._tracked: Any = tracked
 
     def __enter__(self) -> Any:
         return self._tracked.acquire(shared=True)

@@ -10,23 +10,29 @@ call and ``with`` block does nothing; wrong use is refused all the same.
 
 from ctxcheck.markers.brackets import range_
 from ctxcheck.markers.contexts import allow, atomic, might_sleep, nonblocking
+from ctxcheck.markers.declare import declare_leaf, declare_order
 from ctxcheck.markers.held import assert_held, assert_not_held, might_lock, requires_lock
 from ctxcheck.markers.interrupts import interrupt, masked
 from ctxcheck.markers.ranges import range_end, range_start, within_range
+from ctxcheck.markers.regions import might_enter, region
 
 __all__ = [
     "allow",
     "assert_held",
     "assert_not_held",
     "atomic",
+    "declare_leaf",
+    "declare_order",
     "interrupt",
     "masked",
+    "might_enter",
     "might_lock",
     "might_sleep",
     "nonblocking",
     "range_",
     "range_end",
     "range_start",
+    "region",
     "requires_lock",
     "within_range",
 ]

@@ -8,7 +8,7 @@ from typing import Any, Final, Self, final, overload
 
 from ctxcheck import fastpath
 from ctxcheck.engine import slowpath
-from ctxcheck.engine.classes import AWAIT, BLOCK, EVERYTHING, ContextStep
+from ctxcheck.engine.classes import AWAIT, BLOCK, EVERYTHING, ContextStep, Step
 from ctxcheck.engine.errors import ViolationError
 from ctxcheck.engine.owner import VOID, Node, OwnerState
 from ctxcheck.engine.raw import get_frame, uninterrupted
@@ -167,7 +167,7 @@ class Section:
         # where each block stands that is being run
         self._entered: list[Node] = []
 
-    def _step(self) -> tuple[ContextStep, bool]:
+    def _step(self) -> tuple[Step, bool]:
         """The step, and whether it will be the same the next time."""
         raise AssertionError
 
@@ -216,7 +216,7 @@ class Section:
         self.__exit__()
 
 
-def _once(state: OwnerState, step: ContextStep) -> Node:
+def _once(state: OwnerState, step: Step) -> Node:
     """A node that isn't cached, for a step that won't come again."""
     state.settle()
     return Node(state.cur, step, state, capture(1))

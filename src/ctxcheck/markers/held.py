@@ -6,8 +6,8 @@ from collections.abc import Callable
 from typing import Any, Final, Literal, NamedTuple, Protocol, final, overload
 
 from ctxcheck import fastpath
-from ctxcheck.engine import slowpath
-from ctxcheck.engine.classes import ACQUIRE, BLOCK, SHARED, LockClass, Mode, Step
+from ctxcheck.engine import levels, slowpath
+from ctxcheck.engine.classes import ACQUIRE, BLOCK, MIGHT_ENTER, REGION, SHARED, LockClass, Mode, Step
 from ctxcheck.engine.findings import Finding, HeldFacts, SelfDeadlockFacts
 from ctxcheck.engine.owner import VOID, Node, OwnerState, Reentry, Unused
 from ctxcheck.engine.raw import ORIGINALS, LockType
@@ -74,6 +74,8 @@ def _look(state: OwnerState, lock: Any) -> _Answer:
         mine = held_by(state)
         if mine is not None:
             return _Answer(True, _entry_of(mine), "")
+        if lock_class is not None and lock_class.kind is REGION:
+            return _Answer(False, None, "")  # a region is inside or outside of, and nobody's
     node = getattr(lock, "node", _UNKNOWN) if lock_class is not None else _UNKNOWN
     if node is None or type(node) is Unused:
         return _Answer(False, None, "nobody holds it")
@@ -287,11 +289,13 @@ _asked: Final[dict[tuple[LockClass, Mode], Step]] = {}
 
 
 def _asked_step(lock_class: LockClass, mode: Mode) -> Step:
+    if lock_class.kind is REGION:
+        return lock_class.step(MIGHT_ENTER)
     found = _asked.get((lock_class, mode))
     return found or _asked.setdefault((lock_class, mode), Step(lock_class, mode, lock_class.kind.takes))
 
 
-def _ask(state: OwnerState, lock: Any, mode: Holding) -> None:
+def ask(state: OwnerState, lock: Any, mode: Holding) -> None:
     """Learn and validate what an acquire of ``lock`` would mean here, without one."""
     if state.cur is VOID:
         return
@@ -300,8 +304,10 @@ def _ask(state: OwnerState, lock: Any, mode: Holding) -> None:
     node = getattr(lock, "node", None)
     if type(node) is Unused:
         # its class isn't known until it is first used; this is a use
-        node.settle_for(lock)
-    lock_class = _class_of(lock)
+        node.settle_for(levels.real(lock))
+    lock_class, under = _class_of(lock), None
+    if isinstance(lock, levels.StandIn):
+        lock, under = lock.lock, lock.under
     if lock_class is None or lock_class.kind.resource:
         if not state.cur.allows & BLOCK:
             slowpath.consult(_blocks, state, type(lock).__qualname__)
@@ -312,8 +318,8 @@ def _ask(state: OwnerState, lock: Any, mode: Holding) -> None:
             slowpath.consult(_self_deadlock, state, lock_class, answer.node)
         return
     step = _asked_step(lock_class, SHARED if mode == "shared" else ACQUIRE)
-    if step not in state.cur:
-        slowpath.consult(state.engine.acquire, state, step, lock)
+    if under is not None or step not in state.cur:
+        slowpath.step_on(state, step, lock, under)
 
 
 def _both_shared(node: Node | None, mode: Holding) -> bool:
@@ -362,7 +368,7 @@ class _Takes:
     def __call__(self, state: OwnerState, lock: Any) -> None:
         if not _is_lock(lock):
             raise TypeError(f"@might_lock on {self._what}: {self._name} gives {describe(lock)}, which is no lock")
-        _ask(state, lock, self._mode)
+        ask(state, lock, self._mode)
 
 
 @final
@@ -406,5 +412,5 @@ def might_lock(lock: Any, mode: Holding = None) -> Any:
         return MightLock(lock, mode)
     _check_lock("might_lock", lock)
     if ENABLED and fastpath.active:
-        _ask(fastpath.current(), lock, mode)
+        ask(fastpath.current(), lock, mode)
     return None

@@ -28,7 +28,7 @@ from typing import Any, Final, Literal, TypeVar, cast, final
 
 from ctxcheck import fastpath
 from ctxcheck.engine import slowpath
-from ctxcheck.engine.classes import ContextStep
+from ctxcheck.engine.classes import ContextStep, Step
 from ctxcheck.engine.errors import ViolationError
 from ctxcheck.engine.owner import VOID, Node, OwnerState
 from ctxcheck.engine.sites import GENERATED
@@ -330,8 +330,8 @@ def _core(kind: Kind, treatment: Treatment, names: dict[str, str]) -> str:
 # --- a context that lasts as long as the body runs ------------------------------------------
 
 
-def enter(state: OwnerState, step: ContextStep) -> Node | None:
-    """Validate a context that this owner enters for the first time here; None where the validator can't say."""
+def enter(state: OwnerState, step: Step) -> Node | None:
+    """Validate a context or region that is entered for the first time here; None where the validator can't say."""
     return slowpath.consult(state.engine.enter, state, step)
 
 
@@ -355,7 +355,8 @@ def suspend(state: OwnerState, node: Node, carried: list[Node]) -> None:
     for entry in state.cur.chain():
         if entry.stands_for is node:
             break
-        if isinstance(entry.step, ContextStep) and entry.step.kind != "range":
+        step = entry.step
+        if step.kind != "range" if isinstance(step, ContextStep) else step.mode is not None and step.mode.enters:
             inside.append(entry)
     else:
         return
@@ -400,8 +401,8 @@ _TOOLS: Final = {
 fastpath.__dict__.update(_TOOLS)
 
 
-def held(step: ContextStep, suspends: Callable[[OwnerState, Any], ViolationError | None] | None = None) -> Plan:
-    """The plan of a context that is entered for as long as the body runs.
+def held(step: Step, suspends: Callable[[OwnerState, Any], ViolationError | None] | None = None) -> Plan:
+    """The plan of a context or a region that is entered for as long as the body runs.
 
     ``suspends`` is asked when a coroutine's body really suspends in it, and returns what to raise in the body.
     """

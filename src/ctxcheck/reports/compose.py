@@ -11,6 +11,8 @@ import re
 from typing import Final
 
 from ctxcheck.engine.findings import (
+    DeclaredFacts,
+    DestroyedFacts,
     FaultFacts,
     Finding,
     HeldFacts,
@@ -25,7 +27,8 @@ from ctxcheck.engine.findings import (
 from ctxcheck.engine.rules import RULES, find_rule
 from ctxcheck.engine.violations import Violation
 from ctxcheck.reports.compose_context import write_sleep
-from ctxcheck.reports.compose_held import write_fault, write_held, write_release
+from ctxcheck.reports.compose_declared import write_declared
+from ctxcheck.reports.compose_held import write_destroyed, write_fault, write_held, write_release
 from ctxcheck.reports.compose_interrupt import write_interrupt
 from ctxcheck.reports.compose_order import write_order
 from ctxcheck.reports.compose_range import write_range
@@ -108,6 +111,10 @@ def _write(draft: Draft) -> None:
             write_held(draft, facts)
         case ReleaseFacts():
             write_release(draft, facts)
+        case DeclaredFacts():
+            write_declared(draft, facts)
+        case DestroyedFacts():
+            write_destroyed(draft, facts)
         case FaultFacts():
             write_fault(draft, facts)
 

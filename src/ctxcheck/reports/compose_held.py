@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ctxcheck.engine.findings import FaultFacts, HeldFacts, ReleaseFacts
+from ctxcheck.engine.findings import DestroyedFacts, FaultFacts, HeldFacts, ReleaseFacts
 from ctxcheck.reports.draft import Draft, at_end_of, here
 from ctxcheck.reports.sourcetext import as_call, code, plain, short_name
 
@@ -16,7 +16,9 @@ def write_held(draft: Draft, facts: HeldFacts) -> None:
     # the calls of that name check for themselves; anything else is a function that was marked
     asked = name in ("", "assert_held", "assert_not_held")
     declared = draft.where(facts.declared)
-    if facts.wanted:
+    if facts.nested:
+        _not_under(draft, facts)
+    elif facts.wanted:
         subject = f"{lock} must be held here" if asked else f"{code(name)} needs {lock} to be held"
         by = plain(facts.by)
         # held, but shared where exclusive was asked for, or the other way round
@@ -48,6 +50,51 @@ def write_held(draft: Draft, facts: HeldFacts) -> None:
     draft.held += [plain(text) for text in facts.held]
     draft.stack("stack", finding.owner, finding.trace)
     draft.note("locks that this owner holds: " + (", ".join(code(text) for text in facts.held) or "none"))
+    draft.allow_line(finding.trace)
+
+
+def _not_under(draft: Draft, facts: HeldFacts) -> None:
+    owner = draft.owner(draft.finding.owner)
+    lock, inner = code(facts.lock), code(facts.nested)
+    draft.message = f"outer lock not held: {inner} is nested under {lock}, and {owner} doesn't hold that"
+    draft.site("now", draft.finding.trace, f"{owner} acquires {inner} here, with `nest_under` {lock}")
+    draft.note(f"{lock}: {plain(facts.by)}" if facts.by else "")
+    draft.note(
+        f"`nest_under` says that whoever takes several locks of class {inner} holds {lock} meanwhile; where one "
+        "doesn't, two of them can take these locks in opposite orders"
+    )
+    draft.help(f"acquire {lock} around this place")
+    draft.help("if no two of these locks are ever held at once here, leave `nest_under` out")
+
+
+def write_destroyed(draft: Draft, facts: DestroyedFacts) -> None:
+    """CTX304."""
+    finding = draft.finding
+    lock = draft.quote(facts.lock_class)
+    holder = draft.owner(facts.holder)
+    how = facts.how
+    draft.message = f"held lock destroyed: {lock} was {how} while {holder} held it"
+    if how == "collected":
+        draft.site("now", finding.trace, f"acquired by {holder} here, or on a later pass, and not released")
+        draft.site("then", facts.dropped, f"{lock} was collected while this ran")
+        draft.stack("stack of the acquire", facts.holder, finding.trace)
+        draft.note(f"nothing refers to that lock any more, so nobody can release it; what {lock} protects may be torn")
+        draft.note("what ran when it was collected need not have to do with it: the collector runs anywhere")
+        if finding.grade == "possible":
+            draft.note("a plain Lock may be released by another thread; by the end of the run none of this class was")
+        draft.help("use `with`, which releases on every way out")
+        draft.help("keep the lock where it lives as long as what it protects")
+    else:
+        owner = draft.owner(finding.owner)
+        what = "initialises it again" if how == "re-initialised" else "puts a new lock in its place"
+        draft.site("now", finding.trace, f"{owner} {what} here")
+        whose = "" if facts.holder is finding.owner else f" by {holder}"
+        draft.site("held_now", facts.held.trace, f"{lock} was {here(draft.exact(facts.held))}{whose}, and is held")
+        draft.stack("stack now", finding.owner, finding.trace)
+        draft.stack("stack of the acquire", facts.holder, facts.held.trace)
+        draft.note(f"whoever acquires {lock} from now on doesn't wait for {holder}: both think that they are alone")
+        draft.help("create the lock once, where the object is made, and reset the data under it")
+    draft.made_at([facts.lock_class])
     draft.allow_line(finding.trace)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
-from ctxcheck.engine.classes import LockClass, Mode
+from ctxcheck.engine.classes import MIGHT_ENTER, REGION, LockClass, Mode
 from ctxcheck.engine.findings import OrderFacts
 from ctxcheck.engine.graph import Witness
 from ctxcheck.engine.owner import Owner
@@ -120,7 +120,7 @@ def _stuck_orders(facts: OrderFacts) -> list[_Order]:
 
 def _inversion(draft: Draft, cycle: Cycle, orders: Sequence[_Order]) -> None:
     size = len(cycle.classes)
-    names = [draft.quote(c) for c in cycle.classes]
+    names = [_named(draft, c) for c in cycle.classes]
     if size == 2:
         what = f"lock order inversion between {names[0]} and {names[1]}"
     else:
@@ -132,7 +132,7 @@ def _inversion(draft: Draft, cycle: Cycle, orders: Sequence[_Order]) -> None:
     else:
         draft.message = f"possible deadlock: {what}"
     for index, order in enumerate(orders):
-        source, target = draft.quote(order.source), draft.quote(order.target)
+        source, target = _named(draft, order.source), _named(draft, order.target)
         owner = draft.owner(order.owner)
         heading = ""
         if size > 2:
@@ -140,15 +140,19 @@ def _inversion(draft: Draft, cycle: Cycle, orders: Sequence[_Order]) -> None:
         elif index:
             heading = f"the opposite order, {source} then {target}, was established by {owner}"
         how = _how(order.mode)
-        taken = f"acquired {target}{how} here" if index else f"{owner} acquires {target}{how} here"
+        did, does = _verbs(order)
+        taken = f"{did} {target}{how} here" if index else f"{owner} {does} {target}{how} here"
         draft.site("then" if index else "now", order.taken_at, taken, heading)
-        held = f"while holding {source}, {here(draft.sources.encloses(order.held_at, order.taken_at))}"
+        is_region = order.source.kind is REGION
+        when = here(draft.sources.encloses(order.held_at, order.taken_at), "entered" if is_region else "acquired")
+        held = f"while {'inside' if is_region else 'holding'} {source}, {when}"
         draft.site("held_then" if index else "held_now", order.held_at, held)
     if cycle.reason not in ("guarded", "readers", "handed over"):
         outcome = f"{_all_of(size)} wait for ever"
         if cycle.reason == "timed":
             outcome = f"{_all_of(size)} wait until one gives up"
-        draft.scenario = _scenario(draft, orders, outcome)
+        through = any(order.source.kind is REGION for order in orders)
+        draft.scenario = _scenario_through(draft, orders, outcome) if through else _scenario(draft, orders, outcome)
     _when(draft, cycle, orders)
 
 
@@ -207,6 +211,17 @@ def _how(mode: Mode | None) -> str:
     return f" ({', '.join(words)})" if words else ""
 
 
+def _named(draft: Draft, lock_class: LockClass) -> str:
+    return f"region {draft.quote(lock_class)}" if lock_class.kind is REGION else draft.quote(lock_class)
+
+
+def _verbs(order: _Order) -> tuple[str, str]:
+    """What was done with the second one of an order, and what is done."""
+    if order.target.kind is not REGION:
+        return "acquired", "acquires"
+    return ("might have entered", "may enter") if order.mode is MIGHT_ENTER else ("entered", "enters")
+
+
 def _all_of(size: int) -> str:
     return {2: "both", 3: "all three"}.get(size, f"all {size}")
 
@@ -221,6 +236,36 @@ def _scenario(draft: Draft, orders: Sequence[_Order], outcome: str) -> Scenario:
     steps += [
         Step(i, f"lock({draft.name(order.target)})", titles[(i + 1) % len(titles)]) for i, order in enumerate(orders)
     ]
+    return Scenario(tuple(titles), tuple(steps), outcome)
+
+
+def _scenario_through(draft: Draft, orders: Sequence[_Order], outcome: str) -> Scenario | None:
+    """As :func:`_scenario`: whoever enters a region goes on as those did who were seen inside it."""
+    first = next((i for i, order in enumerate(orders) if order.source.kind is not REGION), None)
+    if first is None:
+        return None
+    # one line for each owner that waits: from the lock that it holds to the one that it asks for
+    lines: list[list[_Order]] = []
+    for order in (*orders[first:], *orders[:first]):
+        if order.source.kind is REGION:
+            lines[-1].append(order)
+        else:
+            lines.append([order])
+    titles: list[str] = []
+    for index, line in enumerate(lines):
+        letter = chr(ord("A") + index) if index < 26 else str(index + 1)
+        function = line[0].outer()
+        titles.append(f"{line[0].owner.kind} {letter}" + (f": {function}" if function else ""))
+    steps: list[Step] = []
+    for i, line in enumerate(lines):
+        steps.append(Step(i, f"lock({draft.name(line[0].source)})"))
+        steps += [Step(i, f"enter({draft.name(order.target)})") for order in line[:-1]]
+    steps += [
+        Step(i, f"lock({draft.name(line[-1].target)})", titles[(i + 1) % len(titles)]) for i, line in enumerate(lines)
+    ]
+    end = " until " if outcome.endswith("gives up") else " for ever"
+    until = ("it gives up" if len(lines) == 1 else "one gives up") if end == " until " else ""
+    outcome = f"{'it waits for itself' if len(lines) == 1 else f'{_all_of(len(lines))} wait'}{end}{until}"
     return Scenario(tuple(titles), tuple(steps), outcome)
 
 
@@ -283,7 +328,11 @@ def _when(draft: Draft, cycle: Cycle, orders: Sequence[_Order]) -> None:
     draft.note(f"this run has not hung on it so far; {every} seen at different times{where}")
     if cycle.grade == "unlikely":
         return
-    if len({order.owner for order in orders}) == 1:
+    regions = [c for c in cycle.classes if c.kind is REGION]
+    if regions:
+        names = and_list([_named(draft, c) for c in regions])
+        draft.note(f"{names} is no lock: whoever enters it may do all that was done inside it, by whomever")
+    elif len({order.owner for order in orders}) == 1:
         both = "both orders" if len(orders) == 2 else "all orders"
         draft.note(
             f"{both} were seen in {draft.owner(orders[0].owner)}; it becomes a deadlock when two "
@@ -296,7 +345,7 @@ def _when(draft: Draft, cycle: Cycle, orders: Sequence[_Order]) -> None:
             f"{draft.quote(guard)} was held around all of them, but there is more than one lock of that class, so it "
             "need not keep them apart"
         )
-    else:
+    elif not regions:
         draft.note("no common lock was held around these orders, so nothing keeps them apart")
 
 
@@ -322,6 +371,10 @@ def _helps(draft: Draft, cycle: Cycle, orders: Sequence[_Order]) -> None:
     if cycle.reason == "one owner":
         draft.help(f"nothing needs to change as long as one {now.owner.kind} at a time runs this code")
     source, target = draft.quote(now.source), draft.quote(now.target)
+    entering = [order for order in orders if order.target.kind is REGION]
+    if entering:
+        _region_helps(draft, entering, orders)
+        return
     if len(orders) == 2:
         match = f"to match {then.outer()}, " if then.outer() and then.outer() != now.outer() else ""
         inside = f" in {now.outer()}" if now.outer() else ""
@@ -347,3 +400,16 @@ def _helps(draft: Draft, cycle: Cycle, orders: Sequence[_Order]) -> None:
     if cycle.reason == "handed over":
         handed = and_list([draft.quote(c) for c in cycle.classes if c.handed_over])
         draft.help(f"use a Semaphore or an Event in place of {handed}, if one thread waits there for another")
+
+
+def _region_helps(draft: Draft, entering: Sequence[_Order], orders: Sequence[_Order]) -> None:
+    for order in entering:
+        name = _named(draft, order.target)
+        if order.source.kind is not REGION:
+            draft.help(draft.leave(order.source, order.held_at, f"entering {name}", order.taken_at))
+            draft.help(f"enter {name}{draft.paren(order.taken_at)} only where {draft.quote(order.source)} isn't held")
+    for order in orders:
+        if order.source.kind is REGION and order.target.kind is not REGION:
+            name, target = _named(draft, order.source), draft.quote(order.target)
+            where = draft.paren(order.taken_at)
+            draft.help(f"inside {name}, don't take {target}{where}: try it, or leave it for later")

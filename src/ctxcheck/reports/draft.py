@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final
 
-from ctxcheck.engine.classes import LockClass
+from ctxcheck.engine.classes import REGION, LockClass
 from ctxcheck.engine.findings import Entry, Finding
 from ctxcheck.engine.owner import Owner
 from ctxcheck.engine.rules import RULES
@@ -201,7 +201,8 @@ class Draft:
                 continue
             # a name that was given is the key itself
             named = "with this name, first created" if plain(lock_class.key) == plain(lock_class.name) else "created"
-            parts.append(f"{self.quote(lock_class)} {'' if parts else 'is '}any lock {named} at {where}")
+            what = f"any lock {named}" if lock_class.kind is not REGION else "a region, first named"
+            parts.append(f"{self.quote(lock_class)} {'' if parts else 'is '}{what} at {where}")
         self.note(", ".join(parts))
 
     def violation(self) -> Violation:
