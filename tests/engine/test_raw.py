@@ -27,13 +27,17 @@ def interrupting() -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
+def look() -> None:
+    """A function of Python: at its entry, signals are looked for."""
+
+
 def with_a_signal_pending(call: Callable[[], object]) -> None:
     with pytest.raises(Interrupted):
         # the step of a loop over a C iterator calls without looking for signals: the next look is at `call`'s entry
         for _ in map(_thread.interrupt_main, (signal.SIGINT,)):
             call()
             break
-        len("")  # at the latest here
+        look()
 
 
 def test_an_ordinary_function_is_interrupted_at_its_entry(interrupting: None) -> None:
