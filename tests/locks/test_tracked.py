@@ -260,6 +260,28 @@ def test_a_recursive_read_is_fine() -> None:
     assert found(session) == []
 
 
+def test_after_a_downgrade_it_is_held_shared() -> None:
+    """S-59: exclusive, shared inside it, the exclusive one released: what follows comes after a reader's hold."""
+    tracked, b = track(Log(), name="down", kind="rlock", shared="recursive"), ctxcheck.Lock(name="down.B")
+    with checking() as session:
+        tracked.acquire()
+        tracked.acquire(shared=True)
+        tracked.release(shared=False)
+        assert session.held_locks() == ["down"]
+        ctxcheck.assert_held(tracked, "shared")
+        with b:
+            pass
+        tracked.release(shared=True)
+        assert session.held_locks() == []
+        with b, tracked.shared():  # readers let each other in
+            pass
+        assert found(session) == []
+        with b, tracked:
+            pass
+    assert found(session) == [("CTX001", "possible")]
+    assert not tracked._holds
+
+
 # --- kinds ----------------------------------------------------------------------------------------
 
 

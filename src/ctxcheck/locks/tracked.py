@@ -37,6 +37,7 @@ from ctxcheck.engine.classes import (
 )
 from ctxcheck.engine.owner import OFF, VOID, Node, OwnerState
 from ctxcheck.engine.raw import get_ident
+from ctxcheck.engine.sites import capture
 from ctxcheck.locks import replaced
 from ctxcheck.locks.naming import classify
 from ctxcheck.locks.plain import check_name
@@ -251,7 +252,7 @@ class Tracked:
                 taken = False
             else:
                 if reentered:
-                    node = VOID
+                    node = self._reenter(st, mode)
                 elif node is None:
                     node = self._step(st, mode, level, under)
                 holds += (node,)
@@ -295,6 +296,17 @@ class Tracked:
         step = REGISTRY.level(self.lock_class, level).step(mode)
         node = slowpath.step_on(st, step, self, under)
         return VOID if node.parent is not st.cur else node
+
+    def _reenter(self, st: OwnerState, mode: Mode) -> Node:
+        """The hold of a re-entry, which adds no order: one of its own only if it is another way to hold it.
+
+        So after a downgrade (shared inside exclusive, the exclusive hold released first) it is held shared.
+        """
+        mine = [n for n in self._holds.get(st.owner.serial, ()) if n is not VOID]
+        held = mine[-1].step.mode if mine else None
+        if held is None or held.shared == mode.shared:
+            return VOID
+        return Node(st.cur, self.lock_class.step(mode), st, capture(2))
 
     def _check_own(self, st: OwnerState, mode: Mode) -> bool:
         """Whether the caller re-enters it, which adds nothing; what can never succeed is CTX002."""
