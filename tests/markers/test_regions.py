@@ -32,11 +32,11 @@ def take(lock: Any) -> None:
 
 
 def by_block() -> None:
-    with region("r"):
+    with region("region.r"):
         take(A)
 
 
-@region("r")
+@region("region.r")
 def by_function() -> None:
     take(A)
 
@@ -44,42 +44,42 @@ def by_function() -> None:
 class Thing:
     def __init__(self) -> None:
         self.lock = A
-        self.inside = region("r")
+        self.inside = region("region.r")
         self.child = nested(A, 2)
         self.table = track(threading.Lock(), name="region.table")
 
-    @region("r")
+    @region("region.r")
     def method(self) -> None:
         take(A)
 
     @classmethod
-    @region("r")
+    @region("region.r")
     def of_class(cls) -> None:
         take(A)
 
     @staticmethod
-    @region("r")
+    @region("region.r")
     def static() -> None:
         take(A)
 
-    @region("r")
+    @region("region.r")
     def generator(self) -> Iterator[int]:
         take(A)
         yield 1
 
-    @region("r")
+    @region("region.r")
     async def coroutine(self) -> None:
         await asyncio.sleep(0)
         take(A)
 
-    @region("r")
+    @region("region.r")
     async def agen(self) -> AsyncIterator[int]:
         await asyncio.sleep(0)
         take(A)
         yield 1
 
     async def block(self) -> None:
-        async with region("r"):
+        async with region("region.r"):
             await asyncio.sleep(0)
             take(A)
 
@@ -108,7 +108,7 @@ WAYS: dict[str, Callable[[], Any]] = {
 def test_the_two_paths_meet(way: str, first: str, owners: Any) -> None:
     def outside() -> None:
         with A:
-            might_enter("r")
+            might_enter("region.r")
 
     steps = [WAYS[way], outside]
     with checking(owners=owners) as session:
@@ -117,8 +117,8 @@ def test_the_two_paths_meet(way: str, first: str, owners: Any) -> None:
         assert session.held_locks() == []
     # whoever holds A and enters the region takes A again: one thread is enough
     assert found(session) == [("CTX001", "possible")]
-    assert edges(session) == {("r", "region.A"), ("region.A", "r")}
-    message = "possible deadlock: lock order inversion between region `r` and `region.A`"
+    assert edges(session) == {("region.r", "region.A"), ("region.A", "region.r")}
+    message = "possible deadlock: lock order inversion between `region.A` and region `region.r`"
     assert session.violations[0].message == message
 
 
@@ -126,12 +126,12 @@ def test_the_two_paths_meet(way: str, first: str, owners: Any) -> None:
 def test_near_misses_are_silent(way: str) -> None:
     with checking() as session:
         WAYS[way]()
-        might_enter("r")
+        might_enter("region.r")
         with B:
-            might_enter("r")
+            might_enter("region.r")
             with region("another"):
                 pass
-        with region("other"), A:
+        with region("region.other"), A:
             pass
         with A:
             might_enter("nobody is in it")
@@ -325,7 +325,7 @@ def test_might_lock_by_path_for_all_sorts_of_locks() -> None:
         might_lock(user.inside)
         might_lock(user.child)
         might_lock(user.table)
-    assert edges(session) == {("region.B", "r"), ("region.B", "region.A/2"), ("region.B", "region.table")}
+    assert edges(session) == {("region.B", "region.r"), ("region.B", "region.A/2"), ("region.B", "region.table")}
     assert found(session) == []
 
 
@@ -362,7 +362,7 @@ def test_bad_arguments_are_one_clear_line() -> None:
     with pytest.raises(TypeError, match="might_enter: None is no region"):
         might_enter(None)  # type: ignore[call-overload]
     with pytest.raises(TypeError, match="@region marks functions, and Thing is a class"):
-        region("r")(Thing)  # type: ignore[type-var]
+        region("region.r")(Thing)  # type: ignore[type-var]
 
 
 def test_held_is_not_what_a_region_is_and_assert_held_knows_it() -> None:

@@ -156,7 +156,7 @@ class Interrupts:
         assert lock_class is not None
         assert mode is not None
         if lock_class.kind.guards and not mode.shared and not lock_class.handed_over:
-            guards |= {lock_class}
+            guards |= {lock_class.base}
         use = Use(state.owner, guards, self._engine.origin, mode, node.trace, around.allowed)
         if not _covers(self.usage.holds(lock_class, around.masked), use):
             self._engine.queue(UseEvent(state.owner, lock_class, use, None, around.masked))

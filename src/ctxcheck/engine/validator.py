@@ -407,14 +407,11 @@ class Validator:
         return found
 
     def _apply_order(self, event: _OrderEvent) -> list[Finding]:
-        if len(self._guard_sets) >= MAX_SHARED:
-            self._guard_sets.clear()
-        every = _guards_among(event.held)
-        every = self._guard_sets.setdefault(every, every)
+        every = self._guards_among(event.held)
         found: list[Finding] = []
         for index, (source, mode, held_at) in enumerate(event.held):
             # what is held around a region is not what whoever enters it holds
-            guards = _guards_among(event.held[:index]) if mode.enters else every
+            guards = self._guards_among(event.held[:index]) if mode.enters else every
             witness = Witness(event.owner, guards, event.origin, mode, event.mode, held_at, event.trace, event.allowed)
             edge = (source, event.target)
             news, cyclic = self.graph.add(*edge, witness)
@@ -443,6 +440,16 @@ class Validator:
         )
         self._told_at_once += cycle is not None
         return cycle
+
+    def _guards_among(self, held: tuple[tuple[LockClass, Mode, Trace], ...]) -> frozenset[LockClass]:
+        guards = frozenset(
+            source.base
+            for source, mode, _ in held
+            if source.kind.guards and not mode.shared and not source.handed_over
+        )
+        if len(self._guard_sets) >= MAX_SHARED:
+            self._guard_sets.clear()
+        return self._guard_sets.setdefault(guards, guards)
 
     def judge(self, graph: OrderGraph, within: set[LockClass]) -> Verdict:
         """The verdict over a part of a graph, as this session sees owners and guards."""
@@ -662,14 +669,6 @@ class Validator:
         if survivor is not None:
             survivor.owner.ident = get_ident()
             survivor.waiting = None
-
-
-def _guards_among(held: tuple[tuple[LockClass, Mode, Trace], ...]) -> frozenset[LockClass]:
-    return frozenset(
-        source.base
-        for source, mode, _ in held
-        if source.kind.guards and not mode.shared and not source.handed_over
-    )
 
 
 def _declared_finding(

@@ -319,7 +319,8 @@ def ask(state: OwnerState, lock: Any, mode: Holding) -> None:
         return
     step = _asked_step(lock_class, SHARED if mode == "shared" else ACQUIRE)
     if under is not None or step not in state.cur:
-        slowpath.step_on(state, step, lock, under)
+        # a region has no instances
+        slowpath.step_on(state, step, None if lock_class.kind is REGION else lock, under)
 
 
 def _both_shared(node: Node | None, mode: Holding) -> bool:
