@@ -14,7 +14,7 @@ PUBLIC = {
     *("might_sleep", "atomic", "nonblocking", "range_start", "range_end", "range_", "within_range"),
     *("requires_lock", "assert_held", "assert_not_held", "might_lock", "allow", "interrupt", "masked"),
     *("Lock", "RLock", "Condition", "Semaphore", "BoundedSemaphore", "Event", "Barrier", "SpinLock", "track"),
-    *("install", "uninstall", "checking"),
+    *("install", "uninstall", "checking", "nested", "region", "might_enter", "declare_order", "declare_leaf"),
 }
 
 HEADINGS = (
