@@ -52,9 +52,9 @@ class Use(NamedTuple):
     allowed: tuple[str | None, str | None] = (None, None)
 
     def way(self) -> tuple[object, ...]:
-        """What makes two uses differ, but for their owners, guards and places."""
+        """What makes two uses differ, but for their owners, guards, places and origins."""
         mode = self.mode
-        return (self.origin, mode.shared, mode.recursive, mode.timed, *(text is None for text in self.allowed))
+        return (mode.shared, mode.recursive, mode.timed, *(text is None for text in self.allowed))
 
     def sort_key(self) -> tuple[object, ...]:
         """An order that doesn't depend on when they came."""
@@ -70,13 +70,17 @@ class Use(NamedTuple):
 
 @final
 class Uses:
-    """The uses of one class in one way: for each owner those under the fewest guards, and of those the first places."""
+    """The uses of one class in one way: for each owner those under the fewest guards, and of those the first places.
 
-    __slots__ = ("cut", "known")
+    Of more than :data:`MAX_USES` only the guards that all have are kept, one use an owner: nothing that is possible is
+    lost by that, and what only the other guards would have prevented is told of.
+    """
+
+    __slots__ = ("folded", "known")
 
     def __init__(self) -> None:
         self.known: tuple[Use, ...] = ()
-        self.cut: bool = False
+        self.folded: int = 0
 
     def covers(self, new: Use) -> bool:
         """Whether there is nothing to learn from this one."""
@@ -93,7 +97,11 @@ class Uses:
         way = new.way()
         news = not any(old.way() == way and old.guards <= new.guards for old in self.known)
         news = news or all(old.owner is not new.owner for old in self.known)
-        self.known = tuple(sorted((*kept, new), key=Use.sort_key))
+        kept.append(new)
+        if len(kept) > MAX_USES:
+            self.folded += 1
+            kept = _folded(kept)
+        self.known = tuple(sorted(kept, key=Use.sort_key))
         return news
 
     def _without(self, new: Use) -> list[Use] | None:
@@ -117,10 +125,23 @@ class Uses:
             if last.place() <= place:
                 return None
             kept.remove(last)
-        elif len(kept) >= MAX_USES:
-            self.cut = True
-            return None
         return kept
+
+
+def _folded(uses: list[Use]) -> list[Use]:
+    """Under the guards that all uses of a sort have, as few owners as may stand for all."""
+    sorts: dict[tuple[object, ...], list[Use]] = {}
+    for use in sorted(uses, key=Use.sort_key):
+        sorts.setdefault(use.way(), []).append(use)
+    kept: list[Use] = []
+    for alike in sorts.values():
+        common = frozenset[LockClass].intersection(*(use.guards for use in alike))
+        owners: dict[Owner, Use] = {}
+        for use in alike:
+            if len(owners) < ENOUGH_OWNERS:
+                owners.setdefault(use.owner, use._replace(guards=common))
+        kept += owners.values()
+    return kept
 
 
 @final
@@ -293,7 +314,7 @@ class Usage:
         For each class that a context waits for: whether it is held open, and the first class on each way from it that
         is; what lies behind that one comes to the same.  What is unlikely is told only where nothing is possible.
         """
-        hazards = Hazards(cut=sum(uses.cut for _, uses in self._every()) if self.used else 0)
+        hazards = Hazards()
         budget = [MAX_SEARCHES]
         for context in sorted(self.used):
             for wanted in sorted(self.used[context], key=_key):
@@ -307,13 +328,6 @@ class Usage:
                     hazards.found += likely or others[:1]
         hazards.cut += budget[0] <= 0
         return hazards
-
-    def _every(self) -> Iterator[tuple[LockClass, Uses]]:
-        for classes in self.used.values():
-            yield from classes.items()
-        for lock_class, ways in self.held.items():
-            for uses in ways.values():
-                yield lock_class, uses
 
     def same(self, context: str, lock_class: LockClass) -> Hazard | None:
         """Whether a context waits for a class that it can interrupt the holder of."""
