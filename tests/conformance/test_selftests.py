@@ -267,7 +267,7 @@ ABLATIONS: dict[str, tuple[Callable[[pytest.MonkeyPatch], None], set[str]]] = {
     "no orders": (_patch(graph.OrderGraph, "add", lambda *_: (False, False)), {"inversion", "way"}),
     "no usage": (_patch(interrupts.Interrupts, "note", _nothing), {"used_in_hard", "way"}),
     "no unmasking": (_patch(interrupts.Interrupts, "unmasked", _nothing), {"unmasked_while_held"}),
-    "no ways": (_patch(usage.Usage, "_inversion", _nothing), {"way", "way_of_a_reader"}),
+    "no ways": (_patch(usage.Usage, "_closed", _nothing), {"way", "way_of_a_reader"}),
     "no masks": (
         _patch(interrupts, "surroundings", lambda node: _unmasked(interrupts_around(node))),
         {"used_in_hard_masked", "masked_for_itself"},
