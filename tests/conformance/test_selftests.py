@@ -115,6 +115,20 @@ OWN: list[dict[str, Any]] = [
         '["other_hold","A"] ["try_acquire","A","excl"] ["other_release","A"] A -A',
         "clean",
     ),
+    case("held_and_made_anew", {"A": "rwlock"}, 'A:rr ["reinit","A"]', "report"),
+    case("made_anew", {"A": "rwlock"}, 'A:rr -A ["reinit","A"] A -A', "clean"),
+    case(
+        "nested_under_an_outer_lock",
+        {"G": "mutex", "X1=X X2=X": "mutex"},
+        'G ["acquire","X1","excl",{"nest":"G"}] ["acquire","X2","excl",{"nest":"G"}] -X1 -X2 -G',
+        "clean",
+    ),
+    case(
+        "nested_under_a_lock_that_is_not_held",
+        {"G": "mutex", "X1=X": "mutex"},
+        '["acquire","X1","excl",{"nest":"G"}] -X1',
+        "report",
+    ),
     case("not_applicable", {"A": "no kind"}, "no way", "report", applicable="no"),
 ]
 
@@ -148,9 +162,6 @@ def test_as_a_program(tmp_path: Path) -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, f"{len(OWN) - 1} passed, 0 failed\n", "")
 
 
-@pytest.mark.xfail(
-    not hasattr(tracked.Tracked, "_at_fork_reinit"), reason="nest_under= and CTX304 aren't there yet", strict=False
-)
 def test_the_shared_file_passes(capsys: Any) -> None:
     if not SHARED_FILE.exists():
         pytest.skip(f"{SHARED_FILE} isn't there: it is handed out beside the repository, not in it")

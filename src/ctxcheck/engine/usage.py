@@ -463,6 +463,7 @@ class Usage:
             return None
         edge = (held, wanted)
         evidence[edge] = pairs
+        cycle: Cycle | None
         if within is None:
             way = (wanted, *(target for _, target in evidence if target is not wanted))
             cycle = grade_cycle(way, evidence, owners=self._owners, is_single=self._is_single)
