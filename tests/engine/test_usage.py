@@ -57,14 +57,18 @@ def test_many_owners_stand_for_all_and_the_first_places_are_kept() -> None:
         news = [uses.add(use(owner=Owner(n, n), trace=trace)) for n, trace in enumerate(order)]
         assert [one.trace for one in uses.known] == there[:ENOUGH_OWNERS]
         assert news[0]
-        assert not uses.cut
+        assert not uses.folded
 
 
-def test_no_more_than_so_many() -> None:
+def test_of_too_many_the_guards_that_all_have_are_kept() -> None:
     uses = Uses()
-    for number in range(2 * MAX_USES):
-        uses.add(use(LockClass(str(number), str(number), LOCK)))
-    assert (len(uses.known), uses.cut) == (MAX_USES, True)
+    (gate,) = classes("g")
+    owners = [Owner(n, n) for n in range(3)]
+    for number in range(3 * MAX_USES):
+        assert len(uses.known) <= MAX_USES
+        uses.add(use(gate, LockClass(str(number), str(number), LOCK), owner=owners[number % 3]))
+    assert uses.folded == 1
+    assert [(one.owner, one.guards) for one in uses.known] == [(o, frozenset({gate})) for o in owners]
 
 
 # --- against a model -------------------------------------------------------------------------------

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import _thread
 import gc
 import itertools
+import signal
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -166,6 +168,30 @@ def test_an_exception_leaves_it() -> None:
         with pytest.raises(KeyError), ctxcheck.interrupt("gc"), ctxcheck.masked("signal"):
             raise KeyError
         assert fastpath.current().cur is root
+
+
+@pytest.mark.parametrize("make", [ctxcheck.interrupt, ctxcheck.masked])
+def test_a_signal_at_its_end_comes_after_it(make: Any) -> None:
+    def handler(*_: object) -> None:
+        raise KeyError
+
+    before = signal.signal(signal.SIGINT, handler)
+    try:
+        with ctxcheck.checking():
+            root = fastpath.current().cur
+            block = make("gc").enter()
+            assert fastpath.current().cur is not root
+            with pytest.raises(KeyError):  # noqa: PT012
+                # pending, and looked for at the entry of a function at the earliest
+                for _ in map(_thread.interrupt_main, (signal.SIGINT,)):
+                    block.__exit__(None, None, None)
+                    break
+                len("")
+            assert fastpath.current().cur is root
+            with block:  # and it can be used again
+                pass
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_one_object_in_many_threads() -> None:

@@ -15,7 +15,7 @@ Pure: facts in, findings out.  Not thread-safe by itself, but for :meth:`Uses.co
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple, final
 
@@ -23,13 +23,16 @@ from ctxcheck.engine.classes import LockClass, Mode
 from ctxcheck.engine.graph import ENOUGH_OWNERS, Evidence, OrderGraph, Witness
 from ctxcheck.engine.owner import Owner
 from ctxcheck.engine.sites import Trace
-from ctxcheck.engine.verdict import Cycle, Owners, best_cycle
+from ctxcheck.engine.verdict import Cycle, Owners, best_cycle, grade_cycle
 
-#: Uses remembered of one class in one way, pairs of them that one finding is graded by, and pairs of classes that
-#: are looked at for one verdict, and behind one order when it comes.
+#: Uses remembered of one class in one way, and pairs of them that one finding is graded by.
 MAX_USES: Final = 32
 MAX_PAIRS: Final = 64
-MAX_SEARCHES: Final = 2_000
+#: Orders looked at for one verdict (a microsecond each, or a few).
+MAX_WORK: Final = 4_000_000
+#: In a graph of more orders than this, what a new order or use shows is looked for along one way only, and told at the
+#: end if another one shows it; and in how many classes behind a new order.
+MAX_SEARCHED_AT_ONCE: Final = 1_000
 MAX_AT_ONCE: Final = 8
 
 _NONE: Final[frozenset[LockClass]] = frozenset()
@@ -52,9 +55,9 @@ class Use(NamedTuple):
     allowed: tuple[str | None, str | None] = (None, None)
 
     def way(self) -> tuple[object, ...]:
-        """What makes two uses differ, but for their owners, guards and places."""
+        """What makes two uses differ, but for their owners, guards, places and origins."""
         mode = self.mode
-        return (self.origin, mode.shared, mode.recursive, mode.timed, *(text is None for text in self.allowed))
+        return (mode.shared, mode.recursive, mode.timed, *(text is None for text in self.allowed))
 
     def sort_key(self) -> tuple[object, ...]:
         """An order that doesn't depend on when they came."""
@@ -70,13 +73,17 @@ class Use(NamedTuple):
 
 @final
 class Uses:
-    """The uses of one class in one way: for each owner those under the fewest guards, and of those the first places."""
+    """The uses of one class in one way: for each owner those under the fewest guards, and of those the first places.
 
-    __slots__ = ("cut", "known")
+    Of more than :data:`MAX_USES` only the guards that all have are kept, one use an owner: nothing that is possible is
+    lost by that, and what only the other guards would have prevented is told of.
+    """
+
+    __slots__ = ("folded", "known")
 
     def __init__(self) -> None:
         self.known: tuple[Use, ...] = ()
-        self.cut: bool = False
+        self.folded: int = 0
 
     def covers(self, new: Use) -> bool:
         """Whether there is nothing to learn from this one."""
@@ -93,7 +100,11 @@ class Uses:
         way = new.way()
         news = not any(old.way() == way and old.guards <= new.guards for old in self.known)
         news = news or all(old.owner is not new.owner for old in self.known)
-        self.known = tuple(sorted((*kept, new), key=Use.sort_key))
+        kept.append(new)
+        if len(kept) > MAX_USES:
+            self.folded += 1
+            kept = _folded(kept)
+        self.known = tuple(sorted(kept, key=Use.sort_key))
         return news
 
     def _without(self, new: Use) -> list[Use] | None:
@@ -117,10 +128,23 @@ class Uses:
             if last.place() <= place:
                 return None
             kept.remove(last)
-        elif len(kept) >= MAX_USES:
-            self.cut = True
-            return None
         return kept
+
+
+def _folded(uses: list[Use]) -> list[Use]:
+    """Under the guards that all uses of a sort have, as few owners as may stand for all."""
+    sorts: dict[tuple[object, ...], list[Use]] = {}
+    for use in sorted(uses, key=Use.sort_key):
+        sorts.setdefault(use.way(), []).append(use)
+    kept: list[Use] = []
+    for alike in sorts.values():
+        common = frozenset[LockClass].intersection(*(use.guards for use in alike))
+        owners: dict[Owner, Use] = {}
+        for use in alike:
+            if len(owners) < ENOUGH_OWNERS:
+                owners.setdefault(use.owner, use._replace(guards=common))
+        kept += owners.values()
+    return kept
 
 
 @final
@@ -187,8 +211,9 @@ class Usage:
         self.used: dict[str, dict[LockClass, Uses]] = {}
         #: for each class, how it is held, by what was masked meanwhile
         self.held: dict[LockClass, dict[frozenset[str], Uses]] = {}
-        #: for each context, what can be reached from what it waits for; only grows, so it is kept up at little cost
-        self._reached: dict[str, set[LockClass]] = {}
+        #: for each context, what can be reached from what it waits for, and from where; only grows, so it is kept up at
+        #: little cost
+        self._reached: dict[str, dict[LockClass, LockClass]] = {}
         self._told: set[tuple[str, LockClass, LockClass, str]] = set()
 
     # --- learning -----------------------------------------------------------------
@@ -207,8 +232,9 @@ class Usage:
         if not uses.add(use):
             return []
         self._reach(context, lock_class)
-        found = (self.same(context, lock_class), self._first(context, lock_class))
-        return self._news([hazard for hazard in found if hazard is not None])
+        ways = self._inversions(context, lock_class, [MAX_WORK // 10])
+        first = next((h for h in itertools.islice(ways, MAX_AT_ONCE) if h.cycle.grade == "possible"), None)
+        return self._news([hazard for hazard in (self.same(context, lock_class), first) if hazard is not None])
 
     def add_hold(self, lock_class: LockClass, masked: frozenset[str], use: Use) -> list[Hazard]:
         """Record that a class is held while these contexts, and no others, are masked; returns what that shows at once.
@@ -222,7 +248,7 @@ class Usage:
                 continue
             if lock_class in used and (hazard := self.same(context, lock_class)):
                 found.append(hazard)
-            if lock_class in self._reached.get(context, ()) and (hazard := self._first_to(context, lock_class)):
+            if lock_class in self._reached.get(context, ()) and (hazard := self._at_once(context, lock_class)):
                 found.append(hazard)
         return self._news(found)
 
@@ -234,10 +260,15 @@ class Usage:
         found: list[Hazard] = []
         for context, used in self.used.items():
             if source in used or source in self._reached.get(context, ()):
-                self._reach(context, source)
-                behind = itertools.islice((c for c in self._from(target) if self._is_open(c, context)), MAX_AT_ONCE)
-                found += itertools.islice(filter(None, (self._first_to(context, c) for c in behind)), 1)
+                behind: Iterable[LockClass] = (target, *self._reach(context, source))
+                if self._is_small():
+                    behind = self._from(target)
+                nearest = itertools.islice((c for c in behind if self._is_open(c, context)), MAX_AT_ONCE)
+                found += itertools.islice(filter(None, (self._at_once(context, c) for c in nearest)), 1)
         return self._news(found)
+
+    def _is_small(self) -> bool:
+        return len(self._graph.evidence) <= MAX_SEARCHED_AT_ONCE
 
     def _from(self, start: LockClass) -> Iterator[LockClass]:
         """A class and those that it leads to, the nearest ones first."""
@@ -248,14 +279,30 @@ class Usage:
             layer = sorted({o for node in layer for o in self._graph.successors.get(node, ())} - seen, key=_key)
             seen.update(layer)
 
-    def _reach(self, context: str, start: LockClass) -> None:
-        """Go on from a class that is waited for, or is reached from one."""
-        reached = self._reached.setdefault(context, set())
+    def _reach(self, context: str, start: LockClass) -> list[LockClass]:
+        """Go on from a class that is waited for, or is reached from one; returns what is reached now."""
+        reached = self._reached.setdefault(context, {})
+        new: list[LockClass] = []
         todo = [start]
         while todo:
-            new = self._graph.successors.get(todo.pop(), _NONE) - reached
-            reached |= new
-            todo += new
+            node = todo.pop()
+            for other in self._graph.successors.get(node, ()):
+                if other not in reached:
+                    reached[other] = node
+                    new.append(other)
+                    todo.append(other)
+        return new
+
+    def _at_once(self, context: str, held: LockClass) -> Hazard | None:
+        """What some class that is used in the context has to do with one that is held open to it, and is reached."""
+        used, reached = self.used[context], self._reached[context]
+        way = [held, reached[held]]
+        while way[-1] not in used:
+            way.append(reached[way[-1]])
+        hazard = self._along(context, way[::-1]) if way[-1] is not held else None
+        if hazard is None and self._is_small():
+            hazard = next(filter(None, (self._between(context, c, held) for c in sorted(used, key=_key))), None)
+        return hazard if hazard is not None and hazard.cycle.grade == "possible" else None
 
     def _news(self, found: list[Hazard]) -> list[Hazard]:
         """What wasn't told before."""
@@ -272,19 +319,6 @@ class Usage:
         return sorted((use for masked, uses in ways.items() if context not in masked for use in uses.known),
                       key=Use.sort_key)  # fmt: skip
 
-    def _first(self, context: str, wanted: LockClass) -> Hazard | None:
-        found = self._inversions(context, wanted, [MAX_AT_ONCE])
-        return next((h for h in found if h.cycle.grade == "possible"), None)
-
-    def _first_to(self, context: str, held: LockClass) -> Hazard | None:
-        """What some class that is used in the context has to do with one that is held."""
-        for wanted in sorted(self.used[context], key=_key):
-            if wanted is not held and self._graph.reaches(wanted, held):
-                hazard = self._inversion(context, wanted, held)
-                if hazard is not None and hazard.cycle.grade == "possible":
-                    return hazard
-        return None
-
     # --- judging --------------------------------------------------------------------
 
     def judge(self) -> Hazards:
@@ -293,8 +327,8 @@ class Usage:
         For each class that a context waits for: whether it is held open, and the first class on each way from it that
         is; what lies behind that one comes to the same.  What is unlikely is told only where nothing is possible.
         """
-        hazards = Hazards(cut=sum(uses.cut for _, uses in self._every()) if self.used else 0)
-        budget = [MAX_SEARCHES]
+        hazards = Hazards()
+        budget = [MAX_WORK]
         for context in sorted(self.used):
             for wanted in sorted(self.used[context], key=_key):
                 same = self.same(context, wanted)
@@ -307,13 +341,6 @@ class Usage:
                     hazards.found += likely or others[:1]
         hazards.cut += budget[0] <= 0
         return hazards
-
-    def _every(self) -> Iterator[tuple[LockClass, Uses]]:
-        for classes in self.used.values():
-            yield from classes.items()
-        for lock_class, ways in self.held.items():
-            for uses in ways.values():
-                yield lock_class, uses
 
     def same(self, context: str, lock_class: LockClass) -> Hazard | None:
         """Whether a context waits for a class that it can interrupt the holder of."""
@@ -368,44 +395,80 @@ class Usage:
         """
         if wanted.kind.confined:
             return
-        seen = {wanted}
+        came: dict[LockClass, LockClass] = {}
         layer = [wanted]
         while layer:
             following: list[LockClass] = []
             for node in layer:
-                for other in sorted(self._graph.successors.get(node, ()), key=_key):
-                    if other in seen or other.kind.confined:
+                others = self._graph.successors.get(node, ())
+                budget[0] -= len(others)
+                for other in sorted(others, key=_key):
+                    if other in came or other is wanted or other.kind.confined:
                         continue
-                    seen.add(other)
+                    came[other] = node
                     if self._is_open(other, context) and budget[0] > 0:
-                        budget[0] -= 1
-                        hazard = self._inversion(context, wanted, other)
+                        way = [other]
+                        while way[-1] is not wanted:
+                            way.append(came[way[-1]])
+                        hazard = self._along(context, way[::-1])
+                        if hazard is None or hazard.cycle.grade == "unlikely":
+                            hazard = self._between(context, wanted, other, budget)
                         if hazard is not None:
                             yield hazard
                             if hazard.cycle.grade != "unlikely":
                                 continue
                     following.append(other)
-            layer = following
+            layer = following if budget[0] > 0 else []
 
-    def _inversion(self, context: str, wanted: LockClass, held: LockClass) -> Hazard | None:
-        """Whether orders lead from what a context waits for to what it can interrupt the holder of."""
-        edge = (held, wanted)
-        within = self._between(wanted, held)
-        if held not in within:
+    def _along(self, context: str, way: list[LockClass]) -> Hazard | None:
+        """Whether one way leads from what a context waits for to what it can interrupt the holder of."""
+        if any(node.kind.confined for node in way):
             return None
+        evidence = {pair: self._graph.evidence[pair] for pair in itertools.pairwise(way)}
+        return self._closed(context, way[0], way[-1], evidence, None)
+
+    def _between(
+        self, context: str, wanted: LockClass, held: LockClass, budget: list[int] | None = None
+    ) -> Hazard | None:
+        """Whether any way does."""
+        if wanted is held:
+            return None
+        within = self._ways(wanted, held)
         evidence = {
             (node, other): self._graph.evidence[node, other]
             for node in within
             for other in self._graph.successors[node]
-            if other in within and (node, other) != edge
+            if other in within and (node, other) != (held, wanted)
         }
+        if budget is not None:
+            budget[0] -= len(evidence)
+        return self._closed(context, wanted, held, evidence, within) if held in within else None
+
+    def _closed(
+        self,
+        context: str,
+        wanted: LockClass,
+        held: LockClass,
+        evidence: dict[tuple[LockClass, LockClass], Evidence],
+        within: set[LockClass] | None,
+    ) -> Hazard | None:
+        """The best cycle that orders make together with "held, and interrupted by what waits for the other".
+
+        ``within``: the classes of the orders, or ``None`` for those of a single way.
+        """
         pairs = Evidence()
         pairs.witnesses = self._pairs(context, held, wanted, 1)[:MAX_PAIRS]
         pairs.count = len(pairs.witnesses)
         if not pairs.witnesses:
             return None
+        edge = (held, wanted)
         evidence[edge] = pairs
-        cycle = best_cycle(edge, evidence, owners=self._owners, is_single=self._is_single, within=within)
+        cycle: Cycle | None
+        if within is None:
+            way = (wanted, *(target for _, target in evidence if target is not wanted))
+            cycle = grade_cycle(way, evidence, owners=self._owners, is_single=self._is_single)
+        else:
+            cycle = best_cycle(edge, evidence, owners=self._owners, is_single=self._is_single, within=within)
         if cycle is None or cycle.reason == "readers":
             return None
         # a cycle passes each class once, so this is where the order is that isn't one
@@ -418,7 +481,7 @@ class Usage:
         uses = self.used[context][wanted].known
         return next((use.owner for use in uses if use.trace is pair.taken_at), pair.owner)
 
-    def _between(self, start: LockClass, goal: LockClass) -> set[LockClass]:
+    def _ways(self, start: LockClass, goal: LockClass) -> set[LockClass]:
         """The classes on ways from one to another, without those that no other thread takes."""
         forward = {start}
         backward: dict[LockClass, list[LockClass]] = {}

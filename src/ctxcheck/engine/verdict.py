@@ -121,6 +121,17 @@ def best_cycle(
     return _Search(evidence, owners, is_single, within, successors, work=MAX_WORK // 10).best(*edge)
 
 
+def grade_cycle(
+    classes: tuple[LockClass, ...],
+    evidence: dict[Edge, Evidence],
+    *,
+    owners: Owners,
+    is_single: Callable[[LockClass], bool],
+) -> Cycle:
+    """Grade one cycle, whose edges ``evidence`` has; arguments as for :func:`judge`."""
+    return _Search(evidence, owners, is_single, set(classes)).grade(classes)
+
+
 def components(evidence: dict[Edge, Evidence]) -> set[LockClass]:
     """Every class that lies on some cycle (Tarjan's strongly connected components, without recursion)."""
     edges: dict[LockClass, list[LockClass]] = {}

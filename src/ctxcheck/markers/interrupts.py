@@ -10,7 +10,7 @@ from typing import Any, Final, Self, cast, final
 from ctxcheck import fastpath
 from ctxcheck.engine import interrupts, slowpath
 from ctxcheck.engine.classes import ContextStep
-from ctxcheck.engine.owner import VOID, OwnerState
+from ctxcheck.engine.owner import VOID, Node, OwnerState
 from ctxcheck.engine.raw import uninterrupted
 from ctxcheck.markers.contexts import MAX_LABELS, Section
 from ctxcheck.markers.shapes import leave
@@ -33,7 +33,11 @@ def _step(kind: str, label: str, names: frozenset[str]) -> ContextStep:
 class _Block(Section):
     """A block, or a pair of calls."""
 
-    __slots__ = ()
+    __slots__ = ("_what",)
+
+    def __init__(self, what: ContextStep) -> None:
+        super().__init__()
+        self._what: ContextStep = what
 
     def enter(self) -> Self:
         """As the beginning of a ``with`` block, for code that can't be one; :meth:`exit` is its end."""
@@ -49,31 +53,7 @@ class _Block(Section):
             raise RuntimeError(f"{self!r}.exit() without enter()")
         self.__exit__()
 
-
-@final
-class Interrupt(_Block):
-    """What ``interrupt(...)`` returns: a context manager."""
-
-    __slots__ = ("_what",)
-
-    def __init__(self, what: ContextStep) -> None:
-        super().__init__()
-        self._what: ContextStep = what
-
-    def __enter__(self) -> Self:
-        if ENABLED and fastpath.active:
-            state = fastpath.current()
-            if state.cur is not VOID:
-                made = slowpath.consult(interrupts.begin, state, self._what)
-                self._entered.append(VOID if made is None else made)
-                if made is not None:
-                    # last: an exception from a signal handler must not leave us inside of a block that never began
-                    state.cur = made
-                return self
-        self._entered.append(VOID)
-        return self
-
-    # no call and no entry before the context is left: a signal handler may raise at each
+    # as that of a section; no call and no entry before the context is left: a signal handler may raise at each
     @uninterrupted
     def __exit__(self, *_: object) -> None:
         try:
@@ -89,8 +69,35 @@ class Interrupt(_Block):
             at = next((i for i in range(len(entered) - 1, -1, -1) if entered[i].state is state), -1)
             node = entered.pop(at)
             leave(state, node)
-        if node is not VOID:
-            slowpath.consult(interrupts.end, state, node)
+        if node is not VOID and state.cur is not VOID:
+            slowpath.consult(self._left, state, node)
+
+    def _left(self, state: OwnerState, node: Node) -> None:
+        """It was left by ``state``, which stood in ``node``."""
+        raise NotImplementedError
+
+
+@final
+class Interrupt(_Block):
+    """What ``interrupt(...)`` returns: a context manager."""
+
+    __slots__ = ()
+
+    def __enter__(self) -> Self:
+        if ENABLED and fastpath.active:
+            state = fastpath.current()
+            if state.cur is not VOID:
+                node = slowpath.consult(interrupts.begin, state, self._what)
+                if node is not None:
+                    # no call from here on, and the chain last: as for any section
+                    self._entered += (node,)
+                    state.cur = node
+                    return self
+        self._entered.append(VOID)
+        return self
+
+    def _left(self, state: OwnerState, node: Node) -> None:
+        interrupts.end(state, node)
 
     def __repr__(self) -> str:
         return f"<ctxcheck.interrupt({self._what.label!r})>"
@@ -100,29 +107,16 @@ class Interrupt(_Block):
 class Masked(_Block):
     """What ``masked(...)`` returns: a context manager."""
 
-    __slots__ = ("_what",)
-
-    def __init__(self, what: ContextStep) -> None:
-        super().__init__()
-        self._what: ContextStep = what
+    __slots__ = ()
 
     def _step(self) -> tuple[ContextStep, bool]:
         return self._what, True
 
-    def __exit__(self, *_: object) -> None:
-        super().__exit__()
-        if ENABLED and fastpath.active:
-            state = fastpath.current()
-            if state.cur.parent is not state.cur:
-                slowpath.consult(_unmasked, state)
+    def _left(self, state: OwnerState, node: Node) -> None:  # noqa: ARG002
+        state.engine.interrupts.unmasked(state)
 
     def __repr__(self) -> str:
         return f"<ctxcheck.masked({self._what.label})>"
-
-
-def _unmasked(state: OwnerState) -> None:
-    if state.cur is not VOID:
-        state.engine.interrupts.unmasked(state)
 
 
 def interrupt(name: str, /, *, masks: tuple[str, ...] = ()) -> Interrupt:
