@@ -439,14 +439,22 @@ class Validator:
         successors = {node: graph.successors[node] & within for node in within}
         self._search_at_once -= sum(map(len, successors.values()))
         cycle = best_cycle(
-            edge, graph.evidence, owners=self.owners, is_single=self.is_single, within=within, successors=successors
+            edge,
+            graph.evidence,
+            owners=self.owners,
+            is_single=self.is_single,
+            within=within,
+            successors=successors,
+            joins=self.nesting.joins,
         )
         self._told_at_once += cycle is not None
         return cycle
 
     def judge(self, graph: OrderGraph, within: set[LockClass]) -> Verdict:
         """The verdict over a part of a graph, as this session sees owners and guards."""
-        return judge(graph.evidence, owners=self.owners, is_single=self.is_single, within=within)
+        return judge(
+            graph.evidence, owners=self.owners, is_single=self.is_single, within=within, joins=self.nesting.joins
+        )
 
     def order_finding(
         self, cycle: Cycle, owner: Owner | None = None, trace: Trace | None = None, stuck: tuple[Waiter, ...] = ()
