@@ -12,7 +12,10 @@ import ctxcheck
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from benchmarks import scale, total_order  # noqa: E402
+from benchmarks import precision, scale, total_order  # noqa: E402
+
+from tests import oracle  # noqa: E402
+from tests.programs import KINDS  # noqa: E402
 
 
 def test_a_random_total_order_has_nothing_to_report() -> None:
@@ -54,3 +57,20 @@ def test_the_table_says_what_was_measured(capsys: pytest.CaptureFixture[str]) ->
 def test_a_row_that_does_not_exist_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert scale.main(["--only", "edgse"]) == 2
     assert "no row is called 'edgse'; did you mean 'edges'?" in capsys.readouterr().err
+
+
+def test_precision_is_measured_for_both_sorts_of_owners(capsys: pytest.CaptureFixture[str]) -> None:
+    assert precision.main(["--programs", "9"]) == 0
+    lines = [line.split("  ") for line in capsys.readouterr().out.splitlines()]
+    rows = [line for line in lines if line[0] in ("observed", "assumed")]
+    assert len(rows) == 2 * len(KINDS)
+
+
+def test_a_deadlock_that_is_missed_fails_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    nothing = oracle.Reported(frozenset(), frozenset(), frozenset())
+    monkeypatch.setattr(oracle, "reported", lambda session: nothing)
+    total = precision.score("exclusive", "observed", 60, seed=1)
+    assert total.deadlock > total.caught == 0
+    assert total.recall == 0
+    monkeypatch.setattr(precision, "score", lambda *_, **__: total)
+    assert precision.main(["--programs", "1"]) == 1

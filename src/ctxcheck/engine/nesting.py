@@ -10,7 +10,7 @@ from __future__ import annotations
 import gc
 import itertools
 import weakref
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast, final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, final
 
 from ctxcheck.engine.classes import LockClass, Mode
 from ctxcheck.engine.findings import Entry, Finding, NestingFacts
