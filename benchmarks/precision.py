@@ -113,7 +113,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     widths = [max(len(line[i]) for line in lines) for i in range(len(_HEADER))]
     print(f"{machine.system()}; seed {options.seed}; took {time.time() - started:.0f} s\n")
     for line in lines:
-        cells = [cell.ljust(w) if i < 2 else cell.rjust(w) for i, (cell, w) in enumerate(zip(line, widths, strict=True))]
+        padded = zip(line, widths, strict=True)
+        cells = [cell.ljust(w) if i < 2 else cell.rjust(w) for i, (cell, w) in enumerate(padded)]
         print("  ".join(cells))
     if options.json is not None:
         rows: list[dict[str, Any]] = [

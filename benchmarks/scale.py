@@ -186,6 +186,7 @@ def measure(name: str, size: int) -> dict[str, Any]:
         "bytes": _peak() - resident,
         "edges": counts.orders,
         "dropped": counts.dropped,
+        "uncached": counts.uncached,
         "found": len(found),
         "rules": sorted({violation.rule for violation in found}),
     }
@@ -196,7 +197,9 @@ def _peak() -> int:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
-_HEADER: Final = ("", "size", "run", "verdict", "a unit", "memory", "a unit", "edges", "beyond limits", "findings")
+_HEADER: Final = (
+    "", "size", "run", "verdict", "a unit", "memory", "a unit", "edges", "dropped", "uncached", "findings",
+)  # fmt: skip
 
 
 def _cells(figures: dict[str, Any]) -> tuple[str, ...]:
@@ -211,6 +214,7 @@ def _cells(figures: dict[str, Any]) -> tuple[str, ...]:
         f"{figures['bytes'] / size:,.0f} B",
         f"{figures['edges']:,}",
         f"{figures['dropped']:,}",
+        f"{figures['uncached']:,}",
         f"{figures['found']:,} {' '.join(figures['rules'])}".strip(),
     )
 

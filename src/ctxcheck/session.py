@@ -266,6 +266,7 @@ class Session:
             acquisitions=total,
             marked_calls=engine.contexts,
             dropped=engine.dropped + engine.cut + engine.graph.folded,
+            uncached=engine.uncached,
             threads=engine.begun,
         )
 

@@ -52,6 +52,8 @@ PATIENCE: Final = 0.2
 #: Cached nodes of all tries together; beyond it chains are validated each time, and counted.
 MAX_NODES: Final = 500_000
 
+#: Orders between classes that are kept (some 700 bytes each); what comes beyond is counted as dropped.
+MAX_EDGES: Final = 4_000_000
 #: Traces, and sets of guards, that are looked up to be shared.
 MAX_SHARED: Final = 100_000
 #: Orders that are told of when they appear, and edges looked at for it; the verdict tells of what comes after.
@@ -111,6 +113,7 @@ class Validator:
         #: owners that took a step; may lose some where many begin at the same moment, but never all
         self.begun: int = 0
         self.dropped: int = 0
+        self.uncached: int = 0
         self.cut: int = 0
         self.seen: set[LockClass] = set()
         #: what the session's configuration declares of orders, and that together with what the program does
@@ -283,7 +286,7 @@ class Validator:
 
     def _room(self) -> bool:
         if self._nodes >= self._max_nodes:
-            self.dropped += 1
+            self.uncached += 1  # and so validated each time that it is taken: nothing is lost
             return False
         self._nodes += 1
         return True
@@ -417,6 +420,9 @@ class Validator:
             guards = _guards_among(event.held[:index]) if mode.enters else every
             witness = Witness(event.owner, guards, event.origin, mode, event.mode, held_at, event.trace, event.allowed)
             edge = (source, event.target)
+            if len(self.graph.evidence) >= MAX_EDGES and edge not in self.graph.evidence:
+                self.dropped += 1
+                continue
             news, cyclic = self.graph.add(*edge, witness)
             if news:
                 found += self.interrupts.ordered(*edge, event.owner)
