@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 import ctxcheck
-from ctxcheck.engine import waitgraph
+from ctxcheck.engine import raw, waitgraph
 from ctxcheck.session import Session
 
 # --- in this process ----------------------------------------------------------------------
@@ -362,12 +362,56 @@ for f in (idle, reads, writes):
     threading.Thread(target=f).start()
 """
 
+TRACKED = """
+import threading
+import ctxcheck
+
+a, b = (ctxcheck.track(threading._allocate_lock(), name=name) for name in "ab")
+meet = threading.Barrier(2)
+
+def work(mine, other):
+    with mine:
+        meet.wait()
+        with other: pass
+
+for pair in ((a, b), (b, a)):
+    threading.Thread(target=work, args=pair).start()
+"""
+
+AFTER_A_WAIT = """
+import threading
+import ctxcheck
+
+row, state = ctxcheck.track(threading._allocate_lock(), name="row"), ctxcheck.Condition(name="state")
+
+def waits():
+    with row, state:
+        ready.set()
+        state.wait()
+
+def wakes():
+    ready.wait()
+    with state:
+        state.notify()
+        with row: pass
+
+ready = threading.Event()
+for f in (waits, wakes):
+    threading.Thread(target=f).start()
+"""
+
 
 @pytest.mark.skipif(not hasattr(signal, "SIGUSR2"), reason="no such signal here")
 @pytest.mark.parametrize(
     ("source", "locks"),
-    [(TWO, {"a", "b"}), (THREE, {"a", "b", "c"}), (READERS, {"table", "row"})],
-    ids=["two threads", "three threads", "readers"],
+    [
+        (TWO, {"a", "b"}),
+        (THREE, {"a", "b", "c"}),
+        (READERS, {"table", "row"}),
+        (TRACKED, {"a", "b"}),
+        (AFTER_A_WAIT, {"row", "state"}),
+    ],
+    ids=["two threads", "three threads", "readers", "tracked objects", "after a wait"],
 )
 def test_a_process_that_hangs_has_said_why_and_says_more_when_asked(
     source: str, locks: set[str], tmp_path: Path
@@ -409,3 +453,29 @@ def _lines_until(stream: Any, text: str) -> str:
         assert line, "".join(lines)
         lines.append(line)
     return "".join(lines)
+
+
+def test_the_watch_ends_when_nobody_waits_and_leaves_threads_that_wait_alone() -> None:
+    while raw.watchers:  # those of other tests
+        time.sleep(0.001)
+    with ctxcheck.checking(deadlock_after=0.01) as session:
+        tracked = ctxcheck.track(threading.Lock(), name="watched")
+        watch = session.engine.watchdog
+        with tracked:
+            pass
+        assert not raw.watchers, "nobody waited"
+        tracked.acquire()
+        thread = threading.Thread(target=lambda: [tracked.acquire(), tracked.release()])
+        before = threading.active_count()
+        thread.start()
+        while not raw.watchers:
+            time.sleep(0.001)
+        assert threading.active_count() == before + 1
+        tracked.release()
+        thread.join()
+        while raw.watchers:
+            time.sleep(0.001)
+        while not watch._running.acquire(False):
+            time.sleep(0.001)
+        watch._running.release()
+    assert session.violations == []

@@ -190,10 +190,11 @@ class OwnerState:
         self.cached: dict[LockClass, list[Node]] = {}
         self.ended: bool = False
 
-    def blocks_on(self, lock: Any, timeout: float | None = None) -> None:
+    def blocks_on(self, lock: Any, timeout: Any = None) -> None:
         """Note that it waits for ``lock``, for ``timeout`` seconds at most; undone by clearing ``waiting``."""
         self.since = now = monotonic()
-        self.until = None if timeout is None or timeout < 0 else now + timeout
+        # anything else is for the method itself to refuse
+        self.until = now + timeout if isinstance(timeout, (int, float)) and timeout >= 0 else None
         self.waiting = lock
 
     def is_current(self) -> bool:

@@ -418,6 +418,8 @@ def acquire_restore(lock: Any, state: OwnerState, saved: Any) -> None:
     try:
         if state.engine is not None and state.cur is not VOID:
             state.blocks_on(lock)
+            if lock.node is not None:
+                state.engine.watchdog.wake()
             new = step_on(state, lock.step.lock_class.step(RESTORE), lock)
     finally:
         for _ in map(_acquire_restore, (lock,), (saved,)):

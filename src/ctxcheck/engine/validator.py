@@ -41,11 +41,12 @@ from ctxcheck.engine.interrupts import Interrupts, UseEvent
 from ctxcheck.engine.levels import excuse
 from ctxcheck.engine.nesting import NestEvent, Nesting, guards_of
 from ctxcheck.engine.owner import VOID, Node, Owner, OwnerState
-from ctxcheck.engine.raw import allocate_lock, get_frame, get_ident
+from ctxcheck.engine.raw import allocate_lock, get_frame, get_ident, watchers
 from ctxcheck.engine.rules import Grade
 from ctxcheck.engine.sites import GENERATED, Trace, capture, still_running
 from ctxcheck.engine.verdict import Cycle, Owners, Verdict, best_cycle, components, judge
 from ctxcheck.engine.violations import Violation
+from ctxcheck.engine.watchdog import Watchdog
 
 #: How long an owner waits for the mutex before it leaves its event to the holder, in seconds.
 PATIENCE: Final = 0.2
@@ -129,6 +130,7 @@ class Validator:
         self._holder: int = 0
         self._states: dict[int, weakref.ref[OwnerState]] = {}
         self.nesting: Nesting = Nesting(self)
+        self.watchdog: Watchdog = Watchdog(self)
         self.interrupts: Interrupts = Interrupts(self, self.graph)
         self.destroyed: Destroyed = Destroyed(self)
         #: holds of owners that are gone, which a hand-off may still redeem
@@ -666,6 +668,8 @@ class Validator:
         """In a forked child: only the calling thread is left; the graph is kept."""
         self._mutex = allocate_lock()
         self._holder = 0
+        self.watchdog = Watchdog(self)
+        watchers.clear()
         self.provisional.clear()
         self._left_held.clear()
         self.destroyed.clear()

@@ -98,24 +98,31 @@ def still_blocked(engine: Validator, state: OwnerState, lock: Any, seen: WaitCyc
         return
     if seen is None or seen != cycle_from(state, lock):
         return
-    if len(seen) < 2:
-        return  # it waits for itself: a hand-off may still come
+    if len(seen) >= 2:  # else it waits for itself: a hand-off may still come
+        report_cycle(engine, state, seen)
+
+
+def report_cycle(engine: Validator, teller: OwnerState, seen: WaitCycle) -> None:
+    """Owners wait for each other, and will for ever (CTX001, or CTX003 for two locks of one class); ``teller`` says
+    so: one of them, or somebody who looks on."""
     frames = sys._current_frames()
+    for owner in [link[0].owner for link in seen]:
+        owner.learn_name()
     waiters = tuple(
         Waiter(s.owner, holds, wants, capture_frame(frames.get(s.owner.ident))) for s, holds, wants in seen
     )
-    state.owner.learn_name()
+    state = seen[0][0]
+    trace = waiters[0].trace
     classes = tuple(w.holds for w in waiters)
     repeated = next((c for c in classes if classes.count(c) > 1), None)
-    trace = capture(2)
     if repeated is not None:
-        held = next((n for n in state.cur.all_held() if n.step.lock_class is repeated), state.cur)
+        held = next((n for n in state.cur.held() if n.step.lock_class is repeated), state.cur)
         facts = NestingFacts(repeated, engine.entry(held), "both")
-        engine.emit(state, Finding("CTX003", "certain", state.owner, trace, (repeated.key,), facts, (repeated,)))
+        engine.emit(teller, Finding("CTX003", "certain", state.owner, trace, (repeated.key,), facts, (repeated,)))
         return
     cycle = _stuck_cycle(engine.graph, classes)
     if cycle is not None:
-        engine.emit(state, engine.order_finding(cycle, state.owner, trace, waiters))
+        engine.emit(teller, engine.order_finding(cycle, state.owner, trace, waiters))
 
 
 def _stuck_cycle(graph: OrderGraph, classes: tuple[LockClass, ...]) -> Cycle | None:

@@ -248,6 +248,8 @@ class Tracked:
         if mode.waits:
             timeout = kwargs.get("timeout", args[1] if len(args) > 1 else None)
             st.blocks_on(self, timeout if mode.timed else None)
+            if self._holds and not mode.timed:
+                st.engine.watchdog.wake()
         taken, result, holds = False, None, self._holds.setdefault(st.owner.serial, [])
         try:
             # by a step of a loop: between the acquire and the store no signal handler can raise
