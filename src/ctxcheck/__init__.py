@@ -83,8 +83,8 @@ __all__ = [  # computed below from the same table would hide it from type checke
     "Barrier", "BoundedSemaphore", "Condition", "ConfigError", "CtxcheckError", "CtxcheckWarning", "DeadlockError",
     "Event", "Lock", "RLock", "Semaphore", "Session", "SpinLock", "Violation", "ViolationError", "ViolationWarning",
     "allow", "assert_held", "assert_not_held", "atomic", "checking", "declare_leaf", "declare_order", "dump",
-    "held_locks", "install", "interrupt", "lock_factory", "masked", "might_enter", "might_lock", "might_sleep", "nested",
-    "nonblocking", "range_", "range_end", "range_start", "region", "requires_lock", "track", "uninstall",
+    "held_locks", "install", "interrupt", "lock_factory", "masked", "might_enter", "might_lock", "might_sleep",
+    "nested", "nonblocking", "range_", "range_end", "range_start", "region", "requires_lock", "track", "uninstall",
     "within_range",
 ]  # fmt: skip
 
