@@ -21,21 +21,25 @@ Lock = tuple[str, int]
 #: A circle of locks: each was waited for by the holder of the one before it.  It begins anywhere.
 Circle = tuple[Lock, ...]
 
-_FREE: Final = -1
+#: Classes that can be held shared.  Where writers are preferred a reader waits for a writer who waits; where readers
+#: are, they never hold each other up.
+READERS: Final = {"P": "writers", "Q": "writers", "X": "readers", "Y": "readers"}
 
 
 @dataclass(frozen=True)
 class Take:
     """One critical section: ``lock`` is taken in ``mode`` ("block", "timed" or "try"), then ``body`` runs, then it is
-    released.  A try that fails, and a timed acquire that gives up, skip the body."""
+    released.  A try that fails, and a timed acquire that gives up, skip the body.  ``shared``: others may share it; see
+    :data:`READERS`."""
 
     lock: Lock
     body: tuple[Take, ...] = ()
     mode: str = "block"
+    shared: bool = False
 
     def __str__(self) -> str:
         mark = {"block": "", "timed": "~", "try": "?"}[self.mode]
-        name = f"{mark}{self.lock[0]}{self.lock[1] or ''}"
+        name = f"{mark}{'r' if self.shared else ''}{self.lock[0]}{self.lock[1] or ''}"
         return f"{name}({' '.join(map(str, self.body))})" if self.body else name
 
     def locks(self) -> Iterator[Lock]:
@@ -63,20 +67,22 @@ def show(program: Program) -> str:
 
 @dataclass
 class _Line:
-    """One owner, flattened: at each position what is held, and what is wanted there."""
+    """One owner, flattened: at each position what is held (and whether shared), and what is wanted there."""
 
-    wants: list[tuple[Lock, str, int] | None] = field(default_factory=list)  # (lock, mode, where to go without it)
-    held: list[frozenset[Lock]] = field(default_factory=list)
+    #: (lock, mode, shared, where to go without it); ``None`` is a release
+    wants: list[tuple[Lock, str, bool, int] | None] = field(default_factory=list)
+    held: list[frozenset[tuple[Lock, bool]]] = field(default_factory=list)
 
-    def add(self, sections: Iterable[Take], held: frozenset[Lock]) -> None:
+    def add(self, sections: Iterable[Take], held: frozenset[tuple[Lock, bool]]) -> None:
         for section in sections:
             here = len(self.wants)
-            self.wants.append((section.lock, section.mode, 0))
+            self.wants.append(None)
             self.held.append(held)
-            self.add(section.body, held | {section.lock})
+            inside = held | {(section.lock, section.shared)}
+            self.add(section.body, inside)
             self.wants.append(None)  # the release
-            self.held.append(held | {section.lock})
-            self.wants[here] = (section.lock, section.mode, len(self.wants))
+            self.held.append(inside)
+            self.wants[here] = (section.lock, section.mode, section.shared, len(self.wants))
 
     def close(self) -> None:
         self.wants.append(None)
@@ -103,11 +109,11 @@ def deadlocks_of_scripts(scripts: Sequence[Script]) -> set[Circle]:
     lines = []
     for script in scripts:
         line = _Line()
-        held: frozenset[Lock] = frozenset()
+        held: frozenset[tuple[Lock, bool]] = frozenset()
         for lock, takes in script:
-            line.wants.append((lock, "block", 0) if takes else None)
+            line.wants.append((lock, "block", False, 0) if takes else None)
             line.held.append(held)
-            held = held | {lock} if takes else held - {lock}
+            held = held | {(lock, False)} if takes else held - {(lock, False)}
         line.close()
         lines.append(line)
     return _explore(lines)
@@ -120,8 +126,13 @@ def _explore(lines: list[_Line]) -> set[Circle]:
     todo = [start]
     while todo:
         state = todo.pop()
-        holder = {lock: i for i, line in enumerate(lines) for lock in line.held[state[i]]}
-        waits: dict[int, tuple[int, Lock]] = {}
+        holders: dict[Lock, list[tuple[int, bool]]] = {}
+        for i, line in enumerate(lines):
+            for lock, shared in line.held[state[i]]:
+                holders.setdefault(lock, []).append((i, shared))
+        waits: dict[int, list[tuple[int, Lock]]] = {}
+        readers: list[tuple[int, Lock]] = []
+        writers: dict[Lock, list[int]] = {}
         for i, line in enumerate(lines):
             at = state[i]
             if at == len(line.wants) - 1:
@@ -131,12 +142,18 @@ def _explore(lines: list[_Line]) -> set[Circle]:
             if want is None:
                 following.append(at + 1)
             else:
-                lock, mode, skip = want
-                by = holder.get(lock, _FREE)
-                if by == _FREE:
+                lock, mode, shared, skip = want
+                by = [owner for owner, both in holders.get(lock, ()) if not (shared and both)]
+                if not by:
                     following.append(at + 1)
+                    if shared and mode == "block" and READERS.get(lock[0]) == "writers":
+                        readers.append((i, lock))
+                    elif shared and mode != "block" and READERS.get(lock[0]) == "writers":
+                        following.append(skip)  # a writer may be waiting
                 elif mode == "block":
-                    waits[i] = (by, lock)
+                    waits[i] = [(owner, lock) for owner in by]
+                    if not shared:
+                        writers.setdefault(lock, []).append(i)
                 else:
                     following.append(skip)
             for position in following:
@@ -144,23 +161,29 @@ def _explore(lines: list[_Line]) -> set[Circle]:
                 if new not in seen:
                     seen.add(new)
                     todo.append(new)
+        for i, lock in readers:
+            # it comes after a writer who waits already, and so it waits for whom that one waits for
+            if any(writer != i for writer in writers.get(lock, ())):
+                waits[i] = [(owner, lock) for owner, _ in holders[lock] if owner != i]
         found |= _circles(waits)
     return found
 
 
-def _circles(waits: dict[int, tuple[int, Lock]]) -> set[Circle]:
+def _circles(waits: dict[int, list[tuple[int, Lock]]]) -> set[Circle]:
     found: set[Circle] = set()
-    for start in waits:
-        locks: list[Lock] = []
-        at = start
-        while at in waits and len(locks) <= len(waits):
-            at, lock = waits[at]
-            locks.append(lock)
-            if at == start:
+
+    def follow(start: int, at: int, path: list[int], locks: list[Lock]) -> None:
+        for owner, lock in waits.get(at, ()):
+            if owner == start:
                 # owner i waits for lock i, which owner i + 1 holds: the edges go the same way
-                smallest = locks.index(min(locks))
-                found.add((*locks[smallest:], *locks[:smallest]))
-                break
+                circle = [*locks, lock]
+                smallest = circle.index(min(circle))
+                found.add((*circle[smallest:], *circle[:smallest]))
+            elif owner > start and owner not in path:
+                follow(start, owner, [*path, owner], [*locks, lock])
+
+    for start in waits:
+        follow(start, start, [start], [])
     return found
 
 
@@ -210,19 +233,37 @@ def play_scripts(scripts: Sequence[Script], *, owners: str) -> Session:
     return session
 
 
+class _Open:
+    """A readers-writer lock that nobody ever waits for: owners are played one after the other."""
+
+    def acquire(self, blocking: bool = True, timeout: float = -1, shared: bool = False) -> bool:
+        return True
+
+    def release(self) -> None: ...
+
+
 def _make(named: Iterable[Lock]) -> dict[Lock, Any]:
     tag = _names()
-    return {lock: ctxcheck.Lock(name=f"{lock[0]}.{tag}") for lock in sorted(named)}
+    made: dict[Lock, Any] = {}
+    for lock in sorted(named):
+        name, prefers = f"{lock[0]}.{tag}", READERS.get(lock[0])
+        made[lock] = (
+            ctxcheck.Lock(name=name)
+            if prefers is None
+            else ctxcheck.track(_Open(), name=name, shared=True if prefers == "writers" else "recursive")
+        )
+    return made
 
 
 def _run(sections: Sequence[Take], locks: dict[Lock, Any]) -> None:
     for section in sections:
         lock = locks[section.lock]
-        if section.mode == "block":
+        if section.mode == "block" and not section.shared:
             with lock:
                 _run(section.body, locks)
             continue
-        assert lock.acquire(timeout=60) if section.mode == "timed" else lock.acquire(False)
+        how: dict[str, Any] = {"block": {}, "timed": {"timeout": 60}, "try": {"blocking": False}}[section.mode]
+        assert lock.acquire(**how, **({"shared": True} if section.shared else {}))
         _run(section.body, locks)
         lock.release()
 

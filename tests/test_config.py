@@ -69,6 +69,7 @@ def test_the_defaults(project: Path) -> None:
         "stack-depth": 20,
         "max-reports": 50,
         "deadlock-after": 1.0,
+        "dump-signal": "",
         "data-dir": ".ctxcheck",
         "output": (Output("text"),),
         "color": "auto",
@@ -107,6 +108,7 @@ def test_a_file_with_every_key(project: Path) -> None:
         stack-depth = 5
         max-reports = 7
         deadlock-after = 3
+        dump-signal = "usr2"
         data-dir = "data"
         output = ["text", "json:out/report.json", "concise:C:\\\\x", "none"]
         color = "never"
@@ -141,6 +143,7 @@ def test_a_file_with_every_key(project: Path) -> None:
         stack_depth=5,
         max_reports=7,
         deadlock_after=3.0,
+        dump_signal="SIGUSR2",
         data_dir="data",
         output=(Output("text"), Output("json", "out/report.json"), Output("concise", "C:\\x"), Output("none")),
         color="never",
@@ -175,6 +178,7 @@ ENVIRONMENT = {
     "CTXCHECK_STACK_DEPTH": ("9", 9),
     "CTXCHECK_MAX_REPORTS": ("1", 1),
     "CTXCHECK_DEADLOCK_AFTER": ("0.25", 0.25),
+    "CTXCHECK_DUMP_SIGNAL": ("SIGUSR1", "SIGUSR1"),
     "CTXCHECK_DATA_DIR": ("some where", "some where"),
     "CTXCHECK_OUTPUT": ("text,json:a.json", (Output("text"), Output("json", "a.json"))),
     "CTXCHECK_COLOR": ("always", "always"),
@@ -322,6 +326,12 @@ def test_a_file_that_is_no_text(project: Path) -> None:
         ("stack-depth = 2.5", "stack-depth is 2.5; allowed: a whole number, at least 1"),
         ("max-reports = '3'", "max-reports is '3'; allowed: a whole number, at least 1"),
         ("deadlock-after = 0", "deadlock-after is 0; allowed: a number of seconds above 0"),
+        (
+            "dump-signal = 'SIGUSR3'",
+            "dump-signal is 'SIGUSR3'; allowed: a name of a signal, such as SIGUSR2; did you mean 'USR2'?",
+        ),
+        ("dump-signal = 'when'", "dump-signal is 'when'; allowed: a name of a signal, such as SIGUSR2"),
+        ("dump-signal = 12", "dump-signal is 12; allowed: a name of a signal, such as SIGUSR2"),
         ("deadlock-after = nan", "deadlock-after is nan; allowed: a number of seconds above 0"),
         ("deadlock-after = inf", "deadlock-after is inf; allowed: a number of seconds above 0"),
         ("deadlock-after = true", "deadlock-after is True; allowed: a number of seconds above 0"),

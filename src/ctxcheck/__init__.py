@@ -55,6 +55,7 @@ if TYPE_CHECKING:
     from ctxcheck.markers import within_range as within_range
     from ctxcheck.session import Session as Session
     from ctxcheck.session import checking as checking
+    from ctxcheck.session import dump as dump
     from ctxcheck.session import held_locks as held_locks
 
 #: Where each public name lives; imported when it is first asked for, so that ``import ctxcheck`` costs next to nothing.
@@ -74,16 +75,16 @@ _HOMES = {
         "might_enter", "might_lock", "might_sleep", "nonblocking", "range_", "range_end", "range_start", "region",
         "requires_lock", "within_range",
     ),
-    "ctxcheck.session": ("Session", "checking", "held_locks"),
+    "ctxcheck.session": ("Session", "checking", "dump", "held_locks"),
 }  # fmt: skip
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [  # computed below from the same table would hide it from type checkers
     "Barrier", "BoundedSemaphore", "Condition", "ConfigError", "CtxcheckError", "CtxcheckWarning", "DeadlockError",
     "Event", "Lock", "RLock", "Semaphore", "Session", "SpinLock", "Violation", "ViolationError", "ViolationWarning",
-    "allow", "assert_held", "assert_not_held", "atomic", "checking", "declare_leaf", "declare_order", "held_locks",
-    "install", "interrupt", "lock_factory", "masked", "might_enter", "might_lock", "might_sleep", "nested",
-    "nonblocking", "range_", "range_end", "range_start", "region", "requires_lock", "track", "uninstall",
+    "allow", "assert_held", "assert_not_held", "atomic", "checking", "declare_leaf", "declare_order", "dump",
+    "held_locks", "install", "interrupt", "lock_factory", "masked", "might_enter", "might_lock", "might_sleep",
+    "nested", "nonblocking", "range_", "range_end", "range_start", "region", "requires_lock", "track", "uninstall",
     "within_range",
 ]  # fmt: skip
 

@@ -23,7 +23,7 @@ USAGE, BROKEN = 2, 3
 
 _RUN_OPTIONS: Final = (
     "mode", "owners", "fail-on", "strict", "select", "ignore", "include", "exclude", "factories", "stack-depth",
-    "max-reports", "deadlock-after", "data-dir", "color",
+    "max-reports", "deadlock-after", "dump-signal", "data-dir", "color",
 )  # fmt: skip
 
 
@@ -95,12 +95,12 @@ def _parsers() -> tuple[argparse.ArgumentParser, argparse.ArgumentParser]:
 def _metavar(kind: str, allowed: tuple[str, ...]) -> str:
     if allowed and kind == "choice":
         return "|".join(allowed)
-    return {"count": "N", "seconds": "SECONDS", "text": "PATH"}.get(kind, "A,B")
+    return {"count": "N", "seconds": "SECONDS", "text": "PATH", "signal": "NAME"}.get(kind, "A,B")
 
 
 def _default(key: Any) -> str:
     value = key.default
-    return f" (default: {value})" if isinstance(value, (str, int, float)) and not isinstance(value, bool) else ""
+    return f" (default: {value})" if value and isinstance(value, (str, int, float)) and value is not True else ""
 
 
 class _Version(argparse.Action):
@@ -201,6 +201,7 @@ class Run:
 
     def go(self) -> NoReturn:
         """Run, report, and leave."""
+        from ctxcheck.dumps import dump_on
         from ctxcheck.greenlets import Watch
         from ctxcheck.locks import install
         from ctxcheck.reports import json, text  # before the program can be in the way of an import
@@ -211,10 +212,12 @@ class Run:
         install.install()
         self.session.start()
         watch.install()
+        undo = dump_on(self.config.dump_signal)
         with before_os_exit(self._at_os_exit):
             try:
                 outcome = self.program.run()
             finally:
+                undo()
                 watch.remove()
                 self.session.stop("run")
                 install.uninstall()

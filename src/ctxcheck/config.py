@@ -201,7 +201,7 @@ def _from_text(key: Key, text: str, place: _Place) -> Any:
             value = int(text) if key.kind == "count" else float(text)
         except ValueError:
             pass  # refused below, with the other wrong values
-    elif key.kind not in ("choice", "text"):
+    elif key.kind not in ("choice", "text", "signal"):
         value = [item.strip() for item in text.split(",") if item.strip()]
     return _from_value(key, value, place)
 
@@ -229,12 +229,27 @@ def _from_value(key: Key, value: Any, place: _Place) -> Any:
         if not 0 < seconds < math.inf:
             place.refuse(f"is {_quoted(value)}; allowed: a number of seconds above 0")
         return seconds
+    if key.kind == "signal":
+        return _signal(value, place)
     if key.kind == "text":
         return _text(value, place)
     if not isinstance(value, list | tuple):
         place.refuse(f"is {_quoted(value)}; allowed: a list of {_ITEMS[key.kind][1]}")
     read = _ITEMS[key.kind][0]
     return tuple(read(item, key, place) for item in cast("Sequence[Any]", value))
+
+
+def _signal(value: Any, place: _Place) -> str:
+    """Return the full name of a signal that a handler can be set for."""
+    import signal
+
+    names = [s.name for s in signal.Signals if s.name not in ("SIGKILL", "SIGSTOP")]
+    name = value.upper() if isinstance(value, str) else ""
+    name = name if name.startswith("SIG") else f"SIG{name}"
+    if name not in names:
+        near = _near(name[3:], [n[3:] for n in names]) if isinstance(value, str) else ""
+        place.refuse(f"is {_quoted(value)}; allowed: a name of a signal, such as SIGUSR2{near}")
+    return name
 
 
 def _text(value: Any, place: _Place) -> str:

@@ -66,6 +66,7 @@ class Config:
     stack_depth: int = 20
     max_reports: int = 50
     deadlock_after: float = 1.0
+    dump_signal: str = ""
     data_dir: str = ".ctxcheck"
     output: tuple[Output, ...] = (Output("text"),)
     color: Literal["auto", "always", "never"] = "auto"
@@ -91,8 +92,8 @@ class Key:
     """One row of the table.
 
     ``name`` is the key in the file and, with ``--``, the option; ``kind`` says how a value is read:
-    "choice", "flag", "count" (a whole number, at least 1), "seconds" (above 0), "text", or a list of
-    "globs", "names" (dotted), "locks", "rules", "outputs", or tables ("allows", "orders").  ``allowed`` are a
+    "choice", "flag", "count" (a whole number, at least 1), "seconds" (above 0), "text", "signal" (a name), or a list
+    of "globs", "names" (dotted), "locks", "rules", "outputs", or tables ("allows", "orders").  ``allowed`` are a
     choice's words.
     ``variable`` is the environment variable, empty if there is none; it separates the items of a list by commas.
     """
@@ -135,6 +136,7 @@ KEYS: Final[dict[str, Key]] = {
         ("stack-depth", "count", (), "how many calls of a stack are kept"),
         ("max-reports", "count", (), "how many findings are printed in full"),
         ("deadlock-after", "seconds", (), "how long a blocked re-acquire waits before it is reported, in seconds"),
+        ("dump-signal", "signal", (), "print who waits for whom when this signal comes, such as SIGUSR2"),
         ("data-dir", "text", (), "the folder of the data files"),
         ("output", "outputs", ("text", "json", "concise", "none"), "a report, TYPE or TYPE:PATH; may be repeated"),
         ("color", "choice", ("auto", "always", "never"), "colour in the text report"),

@@ -9,16 +9,18 @@ from __future__ import annotations
 import difflib
 import os
 import sys
+import time
 from collections.abc import Callable, Iterable
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
+from typing import IO, TYPE_CHECKING, Any, Final, Literal, Protocol
 
 from ctxcheck import fastpath
-from ctxcheck.engine import slowpath
+from ctxcheck.engine import slowpath, waitgraph
 from ctxcheck.engine.classes import REGION
 from ctxcheck.engine.declared import Declaration
 from ctxcheck.engine.errors import ViolationError, ViolationWarning
 from ctxcheck.engine.findings import Finding, InterruptFacts, OrderFacts
+from ctxcheck.engine.owner import VOID
 from ctxcheck.engine.raw import get_ident
 from ctxcheck.engine.rules import GRADES, RULES, Grade
 from ctxcheck.engine.validator import Validator
@@ -264,6 +266,7 @@ class Session:
             acquisitions=total,
             marked_calls=engine.contexts,
             dropped=engine.dropped + engine.cut + engine.graph.folded,
+            uncached=engine.uncached,
             threads=engine.begun,
         )
 
@@ -486,6 +489,51 @@ def checking(
 def current_session() -> Session | None:
     """The session that events go to now, if there is one."""
     return _sessions[-1] if _sessions else None
+
+
+def dump(file: IO[str] | None = None) -> str:
+    """Say who holds which checked locks, who waits for whom, since when and where, and name every deadlock.
+
+    For a process that hangs: callable from anywhere, also from a signal handler while every other thread is stuck; it
+    takes no lock and touches nothing.  A cycle of waits is called a deadlock only if it is there twice, 50 ms apart.
+
+    Args:
+        file: where to write it; by default standard error, past whatever the program made of ``sys.stderr``.
+
+    Returns the text.
+    """
+    from ctxcheck.reports.waits import render
+
+    session = current_session()
+    if session is None:
+        text = "ctxcheck: who waits for whom: nothing is checked, no session is active"
+    else:
+        states = session.engine.live_states()
+        cycles: list[waitgraph.WaitCycle] = []
+        first = waitgraph.waits(states)
+        if first:
+            time.sleep(slowpath.CONFIRM_AFTER)
+            cycles = waitgraph.same_waits(first, waitgraph.waits(states))
+        text = render(waitgraph.snapshot(states, cycles))
+    state = fastpath.current()
+    saved, state.cur = state.cur, VOID  # the stream may be the program's own, and lock
+    try:
+        if file is None:
+            _to_standard_error(text + "\n")
+        else:
+            file.write(text + "\n")
+    finally:
+        state.cur = saved
+    return text
+
+
+def _to_standard_error(text: str) -> None:
+    data = text.encode(errors="backslashreplace")
+    try:
+        while data:
+            data = data[os.write(2, data) :]
+    except OSError:
+        pass
 
 
 def held_locks() -> list[str]:

@@ -258,7 +258,7 @@ def _no_strong_paths(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def fits(way: Any, chosen: Any, **options: Any) -> bool:
         def plain(one: Any) -> Any:
-            return (one[0]._replace(taken_mode=ACQUIRE, held_mode=ACQUIRE), one[1])
+            return (one[0]._replace(taken_mode=ACQUIRE, held_mode=ACQUIRE), one[1], False)
 
         return real(plain(way), [plain(one) for one in chosen], **options)
 

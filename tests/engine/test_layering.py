@@ -23,12 +23,16 @@ ROOMS: dict[str, set[str]] = {
     "session": {"engine", "fastpath", "reports"},
     # names of rules, grades, errors: what a user types or reads
     "keys": {"engine.rules"},
+    "dumps": {"session", "reports"},
     "config": {"keys", "engine.rules", "engine.errors", "engine.declared"},
     "datafile": {"engine.rules", "engine.errors", "engine.violations"},
     "scripts": set(),
     "runner": {"scripts", "engine.errors", "engine.raw"},
     "greenlets": set(),
-    "cli": {"config", "keys", "datafile", "runner", "greenlets", "session", "locks", "reports", "engine", "fastpath"},
+    "cli": {
+        "config", "keys", "datafile", "dumps", "runner", "greenlets", "session", "locks", "reports", "engine",
+        "fastpath",
+    },
     "__main__": {"cli"},
 }
 #: Packages that may be imported from outside the standard library, and by whom.

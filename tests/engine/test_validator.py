@@ -14,6 +14,7 @@ import pytest
 
 import ctxcheck
 from ctxcheck import checking, fastpath
+from ctxcheck.engine import validator as validator_module
 from ctxcheck.engine.classes import LOCK, LockClass
 from ctxcheck.engine.graph import Evidence
 from ctxcheck.engine.validator import Validator
@@ -201,7 +202,7 @@ def test_twenty_thousand_threads_leave_nothing_behind() -> None:
         assert grown < 1_000, "a block for every twentieth thread at most"
         assert len(session.engine._states) <= 1
         assert session.engine._nodes <= 2
-        assert session.engine.dropped == 0
+        assert session.engine.dropped == session.engine.uncached == 0
         (evidence,) = session.engine.graph.evidence.values()
         assert len(evidence.witnesses) == 8
     assert found(session) == []
@@ -253,7 +254,7 @@ def test_the_node_count_is_capped_and_what_comes_beyond_is_checked_uncached() ->
     finally:
         fastpath.activate(None)
     assert engine._nodes == 3
-    assert engine.dropped > 0
+    assert engine.uncached > 0
     assert [(f.rule, f.grade) for f in findings] == [("CTX001", "possible")]
 
 
@@ -263,7 +264,7 @@ def test_the_nodes_of_owners_that_are_gone_are_given_back() -> None:
         session.engine._max_nodes = 5
         for _ in range(20):
             in_thread(lambda: (lock.acquire(), lock.release()))
-        assert session.engine.dropped == 0
+        assert session.engine.dropped == session.engine.uncached == 0
         assert session.engine._nodes == 0
 
 
@@ -652,3 +653,23 @@ def test_a_session_that_is_never_stopped_and_locks_that_are_held_at_the_end() ->
         cycle.me = cycle
     """)
     assert output.stdout == ""
+
+
+def test_orders_beyond_a_limit_are_counted_and_those_that_are_known_still_learn(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(validator_module, "MAX_EDGES", 2)
+    with ctxcheck.checking(owners="observed") as session:
+        a, b, c = (ctxcheck.Lock(name=f"limit.{name}") for name in "abc")
+        with a, b:
+            pass
+        with b, a:
+            pass
+        with b, c:
+            pass
+        with a, c:
+            pass
+        assert session.counts().orders == 2
+        assert session.counts().dropped == 2
+        in_thread(lambda: [lock.acquire() for lock in (a, b)] and [lock.release() for lock in (b, a)])
+    assert [v.grade for v in session.violations] == ["possible"], "another owner, on an order that is known"

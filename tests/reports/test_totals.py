@@ -83,6 +83,12 @@ def test_what_was_dropped_is_said(found: list[Violation]) -> None:
     assert "; incomplete: 1,200 events beyond a limit, not fully checked" in summary(found, counts)
 
 
+def test_chains_that_were_too_many_are_said_but_miss_nothing() -> None:
+    line = summary([], Counts(lock_classes=1, acquisitions=5, uncached=1200))
+    assert "; 1,200 chains beyond a limit, checked each time (slower)" in line
+    assert "incomplete" not in line
+
+
 def test_unchecked_locks_are_listed_by_module_most_first() -> None:
     counts = Counts(unchecked={"queue": 1, "logging": 2, "abc": 1, "none": 0})
     assert unchecked(counts) == "not checked: 4 locks made before the start or by _thread (logging 2, abc 1, queue 1)"

@@ -83,13 +83,20 @@ class _Orders:
 class Nesting:
     """What one session knows of instances; changes its graphs under the validator's mutex only."""
 
-    __slots__ = ("_engine", "_instances", "_orders", "_searches")
+    __slots__ = ("_engine", "_held_under", "_instances", "_orders", "_searches", "_taken_inside")
 
     def __init__(self, engine: Validator) -> None:
         self._engine: Validator = engine
         self._orders: dict[LockClass, _Orders] = {}
         self._searches: int = MAX_SEARCHES
+        self._held_under: set[LockClass] = set()
+        self._taken_inside: set[LockClass] = set()
         self._instances: weakref.WeakKeyDictionary[Any, _Instance] = weakref.WeakKeyDictionary()
+
+    def joins(self, lock_class: LockClass) -> bool:
+        """Whether somebody who holds one lock of this class exclusively may wait for another one: then a reader who
+        waits for the first waits for the readers of the second, though readers of one lock don't hold each other up."""
+        return lock_class in self._held_under and lock_class in self._taken_inside
 
     def mark(self, lock_class: LockClass) -> None:
         """From now on acquisitions of this class go the slow way, where the instance is known."""
@@ -114,6 +121,8 @@ class Nesting:
             other = self._instance(known, entry, lock_class)
             if other is None or other is lock:
                 continue
+            self._held_under.update(() if entry.step.mode.shared else (lock_class,))
+            self._taken_inside.update(() if mode.recursive else (lock_class,))
             ordered = _ascending(getattr(other, "order_key", None), getattr(lock, "order_key", None))
             if ordered is None:
                 others.append((self._instance_class(other, lock_class), entry.step.mode, entry.trace))

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator
+from time import monotonic
 from typing import TYPE_CHECKING, Any, Final, final
 
 from ctxcheck.engine.classes import EVERYTHING, Step
@@ -153,7 +154,8 @@ class OwnerState:
     """Everything mutable about one owner in one session.
 
     ``cur`` is its chain, ``drops`` the nodes that others released for it, ``instances`` the held locks
-    of classes whose instances matter, ``waiting`` the lock that it is blocked on, ``brackets`` its
+    of classes whose instances matter, ``waiting`` the lock that it is blocked on (``since`` then, by the
+    monotonic clock, and ``until`` when, if it gives up by itself), ``brackets`` its
     open ranges, ``cached`` the nodes of its trie that have a child for each lock class.  ``engine`` is the
     validator that it reports to, or ``None`` when off.
     """
@@ -169,6 +171,8 @@ class OwnerState:
         "instances",
         "owner",
         "root",
+        "since",
+        "until",
         "waiting",
     )  # fmt: skip
 
@@ -180,9 +184,18 @@ class OwnerState:
         self.drops: deque[Node] = deque()
         self.instances: list[tuple[Node, Any]] = []
         self.waiting: Any = None
+        self.since: float = 0.0
+        self.until: float | None = None
         self.brackets: list[Bracket] = []
         self.cached: dict[LockClass, list[Node]] = {}
         self.ended: bool = False
+
+    def blocks_on(self, lock: Any, timeout: Any = None) -> None:
+        """Note that it waits for ``lock``, for ``timeout`` seconds at most; undone by clearing ``waiting``."""
+        self.since = now = monotonic()
+        # anything else is for the method itself to refuse
+        self.until = now + timeout if isinstance(timeout, (int, float)) and timeout >= 0 else None
+        self.waiting = lock
 
     def is_current(self) -> bool:
         """Whether the calling thread is this owner."""

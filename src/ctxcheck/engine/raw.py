@@ -18,7 +18,16 @@ allocate_lock: Final = _thread.allocate_lock
 LockType: Final = _thread.LockType
 RLockType: Final = _thread.RLock
 get_ident: Final = _thread.get_ident
-thread_count: Final = _thread._count  # pyright: ignore
+_count: Final = _thread._count  # pyright: ignore
+#: One entry for each thread of ours.
+watchers: Final[list[None]] = []
+
+
+def thread_count() -> int:
+    """The number of the program's threads that were started and haven't ended, without the main one."""
+    return _count() - len(watchers)
+
+
 get_frame: Final = sys._getframe
 #: The number of this process: another one in a forked child.
 process: Final = os.getpid

@@ -16,7 +16,7 @@ import itertools
 from collections.abc import Callable
 from typing import Any, Final, Protocol, TypeVar
 
-from ctxcheck.engine import levels, ranges, waiting
+from ctxcheck.engine import levels, ranges, waitgraph, waiting
 from ctxcheck.engine.classes import RESTORE, TIMED, TRY, Step
 from ctxcheck.engine.errors import ViolationError
 from ctxcheck.engine.owner import VOID, Node, OwnerState, Reentry, Unused
@@ -118,7 +118,7 @@ def acquire(
     try:
         if mode is None:
             _block(lock, state, new)
-        elif not _claim(lock, new, (blocking,), (timeout,)):
+        elif not _take_in_time(lock, state, new, blocking, timeout):
             return False
         _stand_on(lock, state, new)
         if mode is not None:
@@ -172,16 +172,27 @@ def _stand_on(lock: Any, state: OwnerState, node: Node) -> None:
         consult(state.engine.nesting.remember, state, node, lock)
 
 
+def _take_in_time(lock: LockRecord, state: OwnerState, node: Node, blocking: Any, timeout: Any) -> bool:
+    """Take the raw lock by a try, or within a time."""
+    if node.step.mode is TRY:
+        return _claim(lock, node, (blocking,), (timeout,))
+    state.blocks_on(lock, timeout)
+    try:
+        return _claim(lock, node, (blocking,), (timeout,))
+    finally:
+        state.waiting = None
+
+
 def _block(lock: LockRecord, state: OwnerState, node: Node) -> None:
     """Take the raw lock, however long it takes; look at who waits for whom when it takes long."""
     if _claim(lock, node, (False,)):
         return
     engine = state.engine
-    state.waiting = lock
+    state.blocks_on(lock)
     try:
         if _claim(lock, node, (True,), (engine.deadlock_after,)):
             return
-        seen = consult(waiting.wait_cycle, state, lock)
+        seen = consult(waitgraph.cycle_from, state, lock)
         if seen is not None and _claim(lock, node, (True,), (CONFIRM_AFTER,)):
             return
         consult(waiting.still_blocked, engine, state, lock, seen)
@@ -406,7 +417,9 @@ def acquire_restore(lock: Any, state: OwnerState, saved: Any) -> None:
     new: Node = VOID
     try:
         if state.engine is not None and state.cur is not VOID:
-            state.waiting = lock
+            state.blocks_on(lock)
+            if lock.node is not None:
+                state.engine.watchdog.wake()
             new = step_on(state, lock.step.lock_class.step(RESTORE), lock)
     finally:
         for _ in map(_acquire_restore, (lock,), (saved,)):

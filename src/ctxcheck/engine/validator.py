@@ -41,17 +41,20 @@ from ctxcheck.engine.interrupts import Interrupts, UseEvent
 from ctxcheck.engine.levels import excuse
 from ctxcheck.engine.nesting import NestEvent, Nesting, guards_of
 from ctxcheck.engine.owner import VOID, Node, Owner, OwnerState
-from ctxcheck.engine.raw import allocate_lock, get_frame, get_ident
+from ctxcheck.engine.raw import allocate_lock, get_frame, get_ident, watchers
 from ctxcheck.engine.rules import Grade
 from ctxcheck.engine.sites import GENERATED, Trace, capture, still_running
 from ctxcheck.engine.verdict import Cycle, Owners, Verdict, best_cycle, components, judge
 from ctxcheck.engine.violations import Violation
+from ctxcheck.engine.watchdog import Watchdog
 
 #: How long an owner waits for the mutex before it leaves its event to the holder, in seconds.
 PATIENCE: Final = 0.2
 #: Cached nodes of all tries together; beyond it chains are validated each time, and counted.
 MAX_NODES: Final = 500_000
 
+#: Orders between classes that are kept (some 700 bytes each); what comes beyond is counted as dropped.
+MAX_EDGES: Final = 4_000_000
 #: Traces, and sets of guards, that are looked up to be shared.
 MAX_SHARED: Final = 100_000
 #: Orders that are told of when they appear, and edges looked at for it; the verdict tells of what comes after.
@@ -111,6 +114,7 @@ class Validator:
         #: owners that took a step; may lose some where many begin at the same moment, but never all
         self.begun: int = 0
         self.dropped: int = 0
+        self.uncached: int = 0
         self.cut: int = 0
         self.seen: set[LockClass] = set()
         #: what the session's configuration declares of orders, and that together with what the program does
@@ -126,6 +130,7 @@ class Validator:
         self._holder: int = 0
         self._states: dict[int, weakref.ref[OwnerState]] = {}
         self.nesting: Nesting = Nesting(self)
+        self.watchdog: Watchdog = Watchdog(self)
         self.interrupts: Interrupts = Interrupts(self, self.graph)
         self.destroyed: Destroyed = Destroyed(self)
         #: holds of owners that are gone, which a hand-off may still redeem
@@ -283,7 +288,7 @@ class Validator:
 
     def _room(self) -> bool:
         if self._nodes >= self._max_nodes:
-            self.dropped += 1
+            self.uncached += 1  # and so validated each time that it is taken: nothing is lost
             return False
         self._nodes += 1
         return True
@@ -414,6 +419,9 @@ class Validator:
             guards = self._guards_among(event.held[:index]) if mode.enters else every
             witness = Witness(event.owner, guards, event.origin, mode, event.mode, held_at, event.trace, event.allowed)
             edge = (source, event.target)
+            if len(self.graph.evidence) >= MAX_EDGES and edge not in self.graph.evidence:
+                self.dropped += 1
+                continue
             news, cyclic = self.graph.add(*edge, witness)
             if news:
                 found += self.interrupts.ordered(*edge, event.owner)
@@ -436,7 +444,13 @@ class Validator:
         successors = {node: graph.successors[node] & within for node in within}
         self._search_at_once -= sum(map(len, successors.values()))
         cycle = best_cycle(
-            edge, graph.evidence, owners=self.owners, is_single=self.is_single, within=within, successors=successors
+            edge,
+            graph.evidence,
+            owners=self.owners,
+            is_single=self.is_single,
+            within=within,
+            successors=successors,
+            joins=self.nesting.joins,
         )
         self._told_at_once += cycle is not None
         return cycle
@@ -453,7 +467,9 @@ class Validator:
 
     def judge(self, graph: OrderGraph, within: set[LockClass]) -> Verdict:
         """The verdict over a part of a graph, as this session sees owners and guards."""
-        return judge(graph.evidence, owners=self.owners, is_single=self.is_single, within=within)
+        return judge(
+            graph.evidence, owners=self.owners, is_single=self.is_single, within=within, joins=self.nesting.joins
+        )
 
     def order_finding(
         self, cycle: Cycle, owner: Owner | None = None, trace: Trace | None = None, stuck: tuple[Waiter, ...] = ()
@@ -659,6 +675,8 @@ class Validator:
         """In a forked child: only the calling thread is left; the graph is kept."""
         self._mutex = allocate_lock()
         self._holder = 0
+        self.watchdog = Watchdog(self)
+        watchers.clear()
         self.provisional.clear()
         self._left_held.clear()
         self.destroyed.clear()

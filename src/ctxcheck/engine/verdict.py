@@ -63,14 +63,24 @@ class Verdict:
     cut: int = 0
 
 
+def _never(lock_class: LockClass) -> bool:
+    return lock_class is None
+
+
 def judge(
-    evidence: dict[Edge, Evidence], *, owners: Owners, is_single: Callable[[LockClass], bool], within: set[LockClass]
+    evidence: dict[Edge, Evidence],
+    *,
+    owners: Owners,
+    is_single: Callable[[LockClass], bool],
+    within: set[LockClass],
+    joins: Callable[[LockClass], bool] = _never,
 ) -> Verdict:
     """Report the cycles among ``within``, a set that holds whole strongly connected components.
 
     ``owners``: "assumed" takes it that any critical section may run in any number of owners at
     once; "observed" goes by the owners that were seen.  ``is_single`` says whether a class had one
-    instance only, so that holding it really keeps others out.
+    instance only, so that holding it really keeps others out; ``joins`` whether somebody who holds one instance of it
+    exclusively waits for another, so that readers of the two hold each other up.
 
     Each edge that lies on a cycle is covered by its best-graded, then shortest, then smallest cycle, those of two edges
     for all edges first, so that a bound on the work can't cut them; one finding a cycle.  An unlikely cycle says
@@ -81,7 +91,7 @@ def judge(
     Cost: near-linear in the edges where most cycles are of two; bounded by a multiple of the edges in any case.
     """
     verdict = Verdict()
-    search = _Search(evidence, owners, is_single, within)
+    search = _Search(evidence, owners, is_single, within, joins=joins)
     edges = [(source, target) for source in sorted(search.edges, key=_key) for target in search.edges[source]]
     search.give(WORK_AN_EDGE * len(edges))
     covered: set[Edge] = set()
@@ -112,13 +122,15 @@ def best_cycle(
     is_single: Callable[[LockClass], bool],
     within: set[LockClass],
     successors: dict[LockClass, set[LockClass]] | None = None,
+    joins: Callable[[LockClass], bool] = _never,
 ) -> Cycle | None:
     """The best-graded, then shortest, then smallest cycle through one edge, if there is one.
 
     Arguments as for :func:`judge`.  What a new edge is told by at once: :func:`judge` may cover the edge by another of
     its cycles in the end.  ``successors`` are the edges among ``within``, where the caller knows them.
     """
-    return _Search(evidence, owners, is_single, within, successors, work=MAX_WORK // 10).best(*edge)
+    search = _Search(evidence, owners, is_single, within, successors, work=MAX_WORK // 10, joins=joins)
+    return search.best(*edge)
 
 
 def grade_cycle(
@@ -198,8 +210,8 @@ def _canonical(classes: tuple[LockClass, ...]) -> tuple[LockClass, ...]:
     return classes[smallest:] + classes[:smallest]
 
 
-#: A witness, and those of its guards that really keep others out.
-_Way = tuple[Witness, frozenset[LockClass]]
+#: A witness, those of its guards that really keep others out, and whether its hold lets readers in.
+_Way = tuple[Witness, frozenset[LockClass], bool]
 
 
 #: What all witnesses have in common: guards, and the owner if it is only one.
@@ -217,8 +229,8 @@ class _Search:
     """
 
     __slots__ = (
-        "_beside", "_cores", "_distances", "_distinct", "_evidence", "_is_single", "_single", "_sources", "_together",
-        "_ways", "_work", "cut", "edges",
+        "_beside", "_cores", "_distances", "_distinct", "_evidence", "_is_single", "_joins", "_single", "_sources",
+        "_together", "_ways", "_work", "cut", "edges",
     )  # fmt: skip
 
     def __init__(
@@ -229,7 +241,9 @@ class _Search:
         within: set[LockClass],
         successors: dict[LockClass, set[LockClass]] | None = None,
         work: int = MAX_WORK,
+        joins: Callable[[LockClass], bool] = _never,
     ) -> None:
+        self._joins: Callable[[LockClass], bool] = joins
         self._work: int = work
         self._evidence: dict[Edge, Evidence] = evidence
         self._distinct = owners == "observed"
@@ -273,8 +287,9 @@ class _Search:
             ways = self._ways[edge, timed] = []
             for witness in self._evidence[edge].witnesses:
                 guards = frozenset(filter(self._keeps_out, witness.guards))
-                if (timed or not witness.timed) and not any(self._serves(old, witness, guards) for old in ways):
-                    ways.append((witness, guards))
+                way = (witness, guards, witness.held_mode.shared and not self._joins(edge[0]))
+                if (timed or not witness.timed) and not any(self._serves(old, way) for old in ways):
+                    ways.append(way)
         return ways
 
     def _keeps_out(self, guard: LockClass) -> bool:
@@ -284,13 +299,13 @@ class _Search:
             known = self._single[guard] = self._is_single(guard) and not guard.handed_over
         return known
 
-    def _serves(self, old: _Way, new: Witness, guards: frozenset[LockClass]) -> bool:
+    def _serves(self, old: _Way, new: _Way) -> bool:
         """Whether ``old`` fits wherever ``new`` does."""
         return (
-            old[1] <= guards
-            and (not self._distinct or old[0].owner is new.owner)
-            and old[0].held_mode.shared == new.held_mode.shared
-            and old[0].taken_mode.recursive == new.taken_mode.recursive
+            old[1] <= new[1]
+            and (not self._distinct or old[0].owner is new[0].owner)
+            and old[2] == new[2]
+            and old[0].taken_mode.recursive == new[0].taken_mode.recursive
         )
 
     # --- paths ------------------------------------------------------------------
@@ -413,7 +428,7 @@ class _Search:
         """What all witnesses of an edge have in common; ``None`` if it has none that blocks."""
         if edge not in self._cores:
             ways = [] if edge[0].handed_over or edge[1].handed_over else self.ways(edge, timed=False)
-            self._cores[edge] = (_in_all(guards for _, guards in ways), self._sole_owner(ways)) if ways else None
+            self._cores[edge] = (_in_all(guards for _, guards, _ in ways), self._sole_owner(ways)) if ways else None
         return self._cores[edge]
 
     def _core_beside(self, node: LockClass, out: bool) -> _Core:
@@ -431,7 +446,7 @@ class _Search:
         return self._beside[node, out]
 
     def _sole_owner(self, ways: list[_Way]) -> Owner | None:
-        owners = {None if witness.held_mode.enters else witness.owner for witness, _ in ways}
+        owners = {None if witness.held_mode.enters else witness.owner for witness, _, _ in ways}
         return owners.pop() if self._distinct and len(owners) == 1 else None
 
     def says_no_more(self, classes: tuple[LockClass, ...], told: set[tuple[LockClass, ...]]) -> bool:
@@ -469,7 +484,7 @@ class _Search:
             chosen = self._choose(ways, distinct=distinct, guarded=guarded, closed=True)
             if chosen is not None:
                 guard = _common_guard(chosen) if reason == "guarded" else None
-                witnesses = tuple(witness for witness, _ in chosen)
+                witnesses = tuple(witness for witness, _, _ in chosen)
                 return Cycle(classes, witnesses, "unlikely" if reason else "possible", reason, guard, counts)
         # readers that let each other in are no deadlock in any schedule
         return Cycle(classes, fallback, "unlikely", "readers", counts=counts)
@@ -561,22 +576,21 @@ def _fits(
 ) -> bool:
     """Whether one witness more can wait at the same time; ``closed``: it is the last of a cycle, ``adjacent``: its edge
     goes on from that of the last one chosen."""
-    new, guards = way
-    for old, taken in chosen:
+    new, guards, lets_in = way
+    for old, taken, _ in chosen:
         # what is done in a region is done by whoever enters it, so it matters little who was seen to
         entered = old.held_mode.enters or new.held_mode.enters
         if (distinct and old.owner is new.owner and not entered) or (guarded and not guards.isdisjoint(taken)):
             return False
     # "no recursive-read arrival is followed by a shared hold" (lockdep's strong paths)
-    if adjacent and chosen and chosen[-1][0].taken_mode.recursive and new.held_mode.shared:
+    if adjacent and chosen and chosen[-1][0].taken_mode.recursive and lets_in:
         return False
-    first = chosen[0][0] if chosen else new
-    return not (closed and new.taken_mode.recursive and first.held_mode.shared)
+    return not (closed and new.taken_mode.recursive and (chosen[0][2] if chosen else lets_in))
 
 
 def _common_guard(chosen: list[_Way]) -> LockClass | None:
-    for i, (_, guards) in enumerate(chosen):
-        for _, others in chosen[:i]:
+    for i, (_, guards, _) in enumerate(chosen):
+        for _, others, _ in chosen[:i]:
             shared = guards & others
             if shared:
                 return min(shared, key=_key)

@@ -181,6 +181,7 @@ class Counts:
     acquisitions: int = 0
     marked_calls: int = 0
     dropped: int = 0
+    uncached: int = 0
     unchecked: dict[str, int] = field(default_factory=dict[str, int])
     threads: int = 0
 

@@ -11,16 +11,14 @@ from ctxcheck.engine.classes import LockClass, Mode
 from ctxcheck.engine.errors import DeadlockError
 from ctxcheck.engine.findings import Finding, NestingFacts, SelfDeadlockFacts, Waiter
 from ctxcheck.engine.graph import OrderGraph, Witness
-from ctxcheck.engine.owner import VOID, Node, OwnerState, Reentry
+from ctxcheck.engine.owner import Node, OwnerState
 from ctxcheck.engine.raw import thread_count
 from ctxcheck.engine.sites import capture, capture_frame
 from ctxcheck.engine.verdict import Cycle
+from ctxcheck.engine.waitgraph import WaitCycle, cycle_from
 
 if TYPE_CHECKING:
     from ctxcheck.engine.validator import Validator
-
-#: (owner, what it holds, what it waits for), each waiting for the next one's
-WaitCycle = list[tuple[OwnerState, LockClass, LockClass]]
 
 
 def self_deadlock(engine: Validator, state: OwnerState, lock_class: LockClass, node: Node) -> None:
@@ -91,56 +89,40 @@ def shared_twice(engine: Validator, state: OwnerState, lock_class: LockClass, no
 def still_blocked(engine: Validator, state: OwnerState, lock: Any, seen: WaitCycle | None) -> None:
     """The owner has been blocked on ``lock`` for ``deadlock_after`` seconds: say so if it is for ever.
 
-    ``seen`` is what :func:`wait_cycle` said a moment ago: a chain of owners changes under
+    ``seen`` is what :func:`~ctxcheck.engine.waitgraph.cycle_from` said a moment ago: a chain of owners changes under
     one's eyes, so a cycle counts only if it is found twice.
     """
     provisional = engine.provisional.pop(state, None)
     if provisional is not None:
         engine.emit(state, provisional)
         return
-    if seen is None or seen != wait_cycle(state, lock):
+    if seen is None or seen != cycle_from(state, lock):
         return
-    if len(seen) < 2:
-        return  # it waits for itself: a hand-off may still come
+    if len(seen) >= 2:  # else it waits for itself: a hand-off may still come
+        report_cycle(engine, state, seen)
+
+
+def report_cycle(engine: Validator, teller: OwnerState, seen: WaitCycle) -> None:
+    """Owners wait for each other, and will for ever (CTX001, or CTX003 for two locks of one class); ``teller`` says
+    so: one of them, or somebody who looks on."""
     frames = sys._current_frames()
+    for owner in [link[0].owner for link in seen]:
+        owner.learn_name()
     waiters = tuple(
         Waiter(s.owner, holds, wants, capture_frame(frames.get(s.owner.ident))) for s, holds, wants in seen
     )
-    state.owner.learn_name()
+    state = seen[0][0]
+    trace = waiters[0].trace
     classes = tuple(w.holds for w in waiters)
     repeated = next((c for c in classes if classes.count(c) > 1), None)
-    trace = capture(2)
     if repeated is not None:
-        held = next((n for n in state.cur.all_held() if n.step.lock_class is repeated), state.cur)
+        held = next((n for n in state.cur.held() if n.step.lock_class is repeated), state.cur)
         facts = NestingFacts(repeated, engine.entry(held), "both")
-        engine.emit(state, Finding("CTX003", "certain", state.owner, trace, (repeated.key,), facts, (repeated,)))
+        engine.emit(teller, Finding("CTX003", "certain", state.owner, trace, (repeated.key,), facts, (repeated,)))
         return
     cycle = _stuck_cycle(engine.graph, classes)
     if cycle is not None:
-        engine.emit(state, engine.order_finding(cycle, state.owner, trace, waiters))
-
-
-def wait_cycle(state: OwnerState, lock: Any) -> WaitCycle | None:
-    """Follow "waits for a lock that is held by" from this owner; return the cycle back to it, if there is one."""
-    links: list[tuple[OwnerState, LockClass]] = []
-    wanted = lock
-    at = state
-    for _ in range(1000):
-        node = getattr(wanted, "node", None)
-        if type(node) is Reentry:
-            node = node.node
-        if not isinstance(node, Node) or node is VOID or node.step.lock_class is None:
-            return None
-        holder = node.state
-        links.append((at, node.step.lock_class))
-        if holder is state:
-            # owner i holds what owner i - 1 waits for
-            wants = [link[1] for link in links]
-            return [(links[i][0], wants[i - 1], wants[i]) for i in range(len(links))]
-        at, wanted = holder, holder.waiting
-        if wanted is None:
-            return None
-    return None
+        engine.emit(teller, engine.order_finding(cycle, state.owner, trace, waiters))
 
 
 def _stuck_cycle(graph: OrderGraph, classes: tuple[LockClass, ...]) -> Cycle | None:

@@ -148,8 +148,13 @@ class Semaphore(_Look, _Semaphore):
                     node = slowpath.consult(st.engine.acquire, st, step, record)
             elif waits:
                 _sleeps(f"{type(self).__name__}.acquire")
-        if not _Semaphore.acquire(self, blocking, timeout):
-            return False
+        if blocking and timeout != 0:
+            st.blocks_on(record or self, timeout)
+        try:
+            if not _Semaphore.acquire(self, blocking, timeout):
+                return False
+        finally:
+            st.waiting = None
         if record is not None:
             if node is not None and node.parent is st.cur:
                 st.cur = record.node = node

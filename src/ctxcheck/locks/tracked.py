@@ -185,6 +185,10 @@ class Tracked:
         serial = self._mine(state)
         return None if serial is None else self._holds[serial][-1]
 
+    def holders(self) -> list[Node]:
+        """The nodes of all that hold it, for who waits for whom."""
+        return [holds[-1] for holds in list(self._holds.values()) if holds]
+
     def is_held_in(self, node: Node) -> bool:
         """Whether one of its holds is this node."""
         return any(node in holds for holds in list(self._holds.values()))
@@ -242,7 +246,11 @@ class Tracked:
         node: Node | None = None
         if not reentered and mode.waits:
             node = self._step(st, mode, level, under)
-        st.waiting = self if mode.waits else None
+        if mode.waits:
+            timeout = kwargs.get("timeout", args[1] if len(args) > 1 else None)
+            st.blocks_on(self, timeout if mode.timed else None)
+            if self._holds and not mode.timed:
+                st.engine.watchdog.wake()
         taken, result, holds = False, None, self._holds.setdefault(st.owner.serial, [])
         try:
             # by a step of a loop: between the acquire and the store no signal handler can raise

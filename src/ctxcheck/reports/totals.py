@@ -47,6 +47,8 @@ def summary(
         parts = [found] if sure else [found, f"{_checked(counts)} checked"]
     if counts.dropped:
         parts.append(f"incomplete: {count_of(counts.dropped, 'event')} beyond a limit, not fully checked")
+    if counts.uncached:
+        parts.append(f"{count_of(counts.uncached, 'chain')} beyond a limit, checked each time (slower)")
     status = _status(program_status, exit_status)
     if status and (sure or program_status or exit_status or counts.nothing()):
         parts.append(status)
