@@ -472,7 +472,7 @@ class Semaphore(Look, _Semaphore):
                 if node is None or type(node) is Unused:
                     # released without an acquire: it signals, and orders nothing
                     if fastpath._engine is not None:
-                        record.lock_class.handed_over = True
+                        record.lock_class.hand_over()
                 elif node is not VOID:
                     slowpath.consult(_leave_called, record, node)
         finally:
