@@ -43,7 +43,7 @@ class TaskOwner(Owner):
         try:
             task = self._task()
             if task is not None:
-                self.name = str(task.get_name())
+                self.name: str | None = str(task.get_name())
         except Exception:  # a task of the program's own make
             return
 
@@ -86,9 +86,10 @@ class TaskState(OwnerState):
 
         self.task = weakref.ref(task, gone)
         self.task_id = id(task)
-        self.owner = TaskOwner(serial, self.task, thread)
+        self.owner: Owner = TaskOwner(serial, self.task, thread)
         self.code = code_of(task)
-        self.ended = self.learned = False
+        self.ended: bool = False
+        self.learned: bool = False
 
     def is_current(self) -> bool:
         """Whether the calling thread runs this task now."""
@@ -113,7 +114,7 @@ class TaskState(OwnerState):
             at.allows |= AWAIT
         for entry in reversed(own):
             at = Node(at, entry.step, self, entry.trace, stands_for=entry.stands_for)
-        self.cur = at
+        self.cur: Node = at
         self.base = base
 
 
