@@ -98,6 +98,10 @@ def __getattr__(name: str) -> Any:
         except PackageNotFoundError:  # a source tree that was never installed
             return "0+unknown"
     home = _HOME_OF.get(name)
+    if name == "aio":  # a module: its import brings asyncio with it
+        import importlib
+
+        return importlib.import_module("ctxcheck.aio")
     if home is None:
         raise AttributeError(f"module 'ctxcheck' has no attribute {name!r}")
     import importlib

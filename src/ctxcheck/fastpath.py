@@ -69,14 +69,29 @@ _engine: Validator | None = None
 active: bool = False
 
 
+#: Finds the state of the task whose step the calling thread is in; set as long as steps are followed.
+task_state: Callable[[Any, Validator], OwnerState | None] | None = None
+
+
 def begin() -> OwnerState:
-    """Make the calling thread's state, at its first step in this session."""
+    """Make the calling owner's state, at its first step in this session."""
     where, engine = _local, _engine
     if engine is None:
         return OFF
-    state = engine.new_state()
-    where.end = _End(state)
+    state = None if task_state is None else task_state(where, engine)
+    if state is None:
+        state = thread_state(where, engine)
     where.st = state
+    return state
+
+
+def thread_state(where: Any, engine: Validator) -> OwnerState:
+    """The calling thread's own state, whatever task it runs; made, if need be."""
+    try:
+        state: OwnerState = where.end.state
+    except AttributeError:
+        state = engine.new_state()
+        where.end = _End(state)
     return state
 
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import IO, TYPE_CHECKING, Any, Final, Literal, Protocol
 
-from ctxcheck import fastpath
+from ctxcheck import fastpath, tasks
 from ctxcheck.engine import slowpath, waitgraph
 from ctxcheck.engine.classes import REGION
 from ctxcheck.engine.declared import Declaration
@@ -34,8 +34,8 @@ Mode = Literal["record", "warn", "raise"]
 MODES: Final = ("record", "warn", "raise")
 OWNERS: Final = ("assumed", "observed")
 
-#: Found while an owner is being torn down, where an exception has nowhere to go.
-_NEVER_RAISED: Final = frozenset({"CTX203", "CTX303", "CTX901"})
+#: Found while an owner is being torn down, or has just been suspended, where an exception has nowhere to go.
+_NEVER_RAISED: Final = frozenset({"CTX104", "CTX203", "CTX303", "CTX901"})
 
 
 #: What is told when it first shows, and computed anew from everything that was seen.
@@ -153,6 +153,7 @@ class Session:
         self._acquisitions = slowpath.acquisitions()
         self._where = fastpath.activate(self.engine)
         _sessions.append(self)
+        tasks.watch()
 
     def stop(self, how: str = "checking block") -> None:
         """End the session: the calling thread finishes, what was provisional is settled.  Violations stay readable.
@@ -169,6 +170,8 @@ class Session:
             state = fastpath.known()
             if active and state is not None and state.engine is self.engine:
                 self.engine.end_owner(state, how)
+                if state.owner.thread is not state.owner:  # a task: its thread stops as well
+                    self.engine.end_owner(fastpath.thread_state(fastpath._local, self.engine), how)
         finally:
             try:
                 # closed first: to leave the thread-local state behind looks like the end of every thread that has one
@@ -177,6 +180,7 @@ class Session:
                 self._settle()
             finally:
                 self.engine.finish()
+                tasks.unwatch()
                 _sessions.remove(self)
                 slowpath.on_fault.remove(self._fault)
                 if active or self.engine.broken:
@@ -247,7 +251,7 @@ class Session:
 
     def held_locks(self) -> list[str]:
         """The display names of the locks that the calling owner holds, in the order of their acquisition."""
-        state = fastpath.known()
+        state = tasks.owner_state() if tasks.running_task() is not None else fastpath.known()
         if state is None:
             return []
         state.settle()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import json
 import sys
@@ -12,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ctxcheck import fastpath, markers
+from ctxcheck import aio, fastpath, markers, tasks
 from ctxcheck.engine import declared
 from ctxcheck.engine.classes import LOCK, RECURSIVE, RLOCK, SHARED, SPIN, Kind, LockClass, Mode
 from ctxcheck.engine.findings import Finding
@@ -101,6 +102,8 @@ class Run:
     def names(self) -> dict[str, Any]:
         return {
             "__name__": f"program_{next(_serials)}",
+            "aio": aio,
+            "asyncio": asyncio,
             "engine": self.engine,
             "in_thread": in_thread,
             "load": self.load,
@@ -117,11 +120,13 @@ class Run:
     def execute(self, code: Any, names: dict[str, Any]) -> None:
         fastpath.activate(self.engine)
         declared.begin(self.engine)
+        tasks.watch()
         try:
             exec(code, names)
         finally:
             self.engine.end_owner(fastpath.current(), "program")
             self.engine.close()
+            tasks.unwatch()
             declared.finish(self.engine)
             fastpath.activate(None)
 

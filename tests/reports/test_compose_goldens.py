@@ -72,6 +72,28 @@ def count():
 handle = Handle()
 """
 
+RATES = """
+l, gate = lock("fx:Rates.lock"), aio.Lock(name="fx:gate")
+
+def go(coro, name="T1"):
+    async def main():
+        await asyncio.create_task(coro, name=name)
+    asyncio.run(main())
+
+async def enter():
+    async with gate: pass
+
+async def refresh():
+    with l:
+        await asyncio.sleep(0)
+
+async def by_hand():
+    r = lock("fx:Rates.rlock", RLOCK)
+    r.acquire()
+    await asyncio.sleep(0)
+    r.release()
+"""
+
 #: The rule, what all programs of a kind begin with, and the program.
 CASES: dict[str, tuple[str, str, str]] = {
     "ctx001": ("CTX001", BANK, ""),
@@ -297,6 +319,43 @@ CASES: dict[str, tuple[str, str, str]] = {
         handle.close()
         """,
     ),
+    "ctx002_aio": (
+        "CTX002",
+        RATES.replace("fx:gate", "ctx002_aio:gate"),
+        """
+        async def main():
+            async with gate:
+                await enter()
+        try: go(main())
+        except Exception: pass
+        """,
+    ),
+    "ctx002_two_tasks": (
+        "CTX002",
+        RATES.replace("fx:gate", "ctx002_two_tasks:gate"),
+        """
+        async def main():
+            first = asyncio.create_task(refresh(), name="first")
+            await asyncio.sleep(0)
+            await refresh()
+        try: go(main())
+        except Exception: pass
+        """,
+    ),
+    "ctx001_tasks": (
+        "CTX001",
+        RATES.replace("fx:gate", "ctx001_tasks:gate"),
+        """
+        async def first():
+            async with gate:
+                with l: pass
+        async def second():
+            with l:
+                await enter()
+        go(first())
+        go(second(), "T2")
+        """,
+    ),
     "ctx003_descending": ("CTX003", ACCOUNTS, "move(account(2), account(1))"),
     "ctx003_equal": ("CTX003", ACCOUNTS, "move(account(2), account(2))"),
     "ctx003_once": ("CTX003", ACCOUNTS, "move(account(), account())"),
@@ -342,6 +401,19 @@ CASES: dict[str, tuple[str, str, str]] = {
     "ctx101_end": ("CTX101", CONTEXTS, "begin()\nwith atomic('tick'):\n    end()\n"),
     "ctx102": ("CTX102", CONTEXTS, "with ring:\n    with stats: pass\n"),
     "ctx102_atomic": ("CTX102", CONTEXTS, "with atomic('tick'):\n    stats.acquire(timeout=1)\nstats.release()\n"),
+    "ctx102_aio": (
+        "CTX102",
+        CONTEXTS + RATES,
+        """
+        pool = aio.Lock(name="net:Pool.lock")
+        async def handler():
+            with ring:
+                async with pool: pass
+        go(handler())
+        """,
+    ),
+    "ctx104": ("CTX104", RATES, "go(refresh())\n"),
+    "ctx104_rlock": ("CTX104", RATES, "go(by_hand())\n"),
     "ctx201_never_opened": ("CTX201", MMU, "m.drop()"),
     "ctx201_closed": (
         "CTX201",
@@ -440,7 +512,7 @@ def test_report(tmp_path: Path, name: str) -> None:
 def test_every_rule_that_the_engine_finds_has_a_report() -> None:
     found_by_the_engine = {
         "CTX001", "CTX002", "CTX003", "CTX004", "CTX005", "CTX007",
-        "CTX101", "CTX102", "CTX201", "CTX202", "CTX203", "CTX205", "CTX301", "CTX302",
+        "CTX101", "CTX102", "CTX104", "CTX201", "CTX202", "CTX203", "CTX205", "CTX301", "CTX302",
         "CTX303", "CTX304", "CTX305",
     }  # fmt: skip
     assert {rule for rule, _, _ in CASES.values()} == found_by_the_engine

@@ -31,9 +31,9 @@ EVERYTHING: Final = BLOCK | AWAIT
 class Kind:
     """What sort of thing a lock class is.
 
-    ``sleeps``: a blocking acquire may park the thread.  ``takes``: the permissions that its
-    holder loses.  ``reentrant``: its owner may take it again.  ``owned``: only its owner may release
-    it (a plain Lock may be handed to another thread).  ``guards``: holding it keeps
+    ``sleeps``: a blocking acquire may wait, for which it ``needs`` this permission.  ``takes``: the
+    permissions that its holder loses.  ``reentrant``: its owner may take it again.  ``owned``: only its
+    owner may release it (a plain Lock may be handed to another thread).  ``guards``: holding it keeps
     others out.  ``resource``: something to wait for, without an owner (a semaphore).  ``abroad``: another
     process may release it, which this one doesn't see.  ``confined``: no other thread ever takes it, so that nobody
     can wait for its holder but what interrupts it.
@@ -48,6 +48,7 @@ class Kind:
     resource: bool = False
     abroad: bool = False
     confined: bool = False
+    needs: int = BLOCK
 
 
 LOCK: Final = Kind("lock")
@@ -56,9 +57,13 @@ SPIN: Final = Kind("spin", sleeps=False, takes=EVERYTHING, owned=True)
 PROCESS_LOCK: Final = Kind("process lock", abroad=True)
 PROCESS_RLOCK: Final = Kind("process rlock", reentrant=True, owned=True)
 SEMAPHORE: Final = Kind("semaphore", guards=False, resource=True)
+#: asyncio's, which a task waits for by `await`.
+AIO_LOCK: Final = Kind("aio lock", needs=AWAIT)
+AIO_SEMAPHORE: Final = Kind("aio semaphore", guards=False, resource=True, needs=AWAIT)
 #: No lock at all: a stretch of code that others wait for, or that may be entered from many places.  It has a
 #: place in the order of locks, and that is all it has.
 REGION: Final = Kind("region", sleeps=False, guards=False, reentrant=True)
+#: Those that `track` knows.
 KINDS: Final = {kind.name: kind for kind in (LOCK, RLOCK, SPIN, SEMAPHORE, REGION)}
 
 

@@ -60,10 +60,11 @@ class OrderFacts:
 @final
 @dataclass(frozen=True, slots=True)
 class SelfDeadlockFacts:
-    """CTX002.  ``why_certain`` says which of the two proofs holds; ``waited`` seconds have passed otherwise.
+    """CTX002.  ``why_certain`` says which of the proofs holds; ``waited`` seconds have passed otherwise.
 
     ``context`` is what has interrupted the holder, where that is who wants it again.  ``shared``: both holds are, so
-    that it hangs only if a writer waits in between.
+    that it hangs only if a writer waits in between.  ``holder`` is another task of the thread that blocks, if it is
+    that one's hold.
     """
 
     lock_class: LockClass
@@ -72,6 +73,7 @@ class SelfDeadlockFacts:
     waited: float = 0.0
     context: str = ""
     shared: bool = False
+    holder: Owner | None = None
 
 
 @final
@@ -209,6 +211,16 @@ class DestroyedFacts:
 
 @final
 @dataclass(frozen=True, slots=True)
+class SuspendFacts:
+    """CTX104: ``held`` is the thread lock's hold, ``thread`` the one that keeps it while the task waits."""
+
+    lock_class: LockClass
+    held: Entry
+    thread: Owner
+
+
+@final
+@dataclass(frozen=True, slots=True)
 class FaultFacts:
     """CTX901: the exception that switched checking off, in one line."""
 
@@ -226,6 +238,7 @@ Facts = (
     | ReleaseFacts
     | DeclaredFacts
     | DestroyedFacts
+    | SuspendFacts
     | FaultFacts
 )
 

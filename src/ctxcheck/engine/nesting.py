@@ -12,7 +12,7 @@ import itertools
 import weakref
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, final
 
-from ctxcheck.engine.classes import LockClass, Mode
+from ctxcheck.engine.classes import AWAIT, LockClass, Mode
 from ctxcheck.engine.findings import Entry, Finding, NestingFacts
 from ctxcheck.engine.graph import OrderGraph, Witness
 from ctxcheck.engine.owner import Node, Owner, OwnerState, Reentry
@@ -103,6 +103,7 @@ class Nesting:
         if lock_class.nested:
             return
         lock_class.nested = True
+        self._engine.tries.clear()
         for state in self._engine.live_states():
             for parent in state.cached.pop(lock_class, ()):
                 for step in lock_class.steps():
@@ -132,8 +133,9 @@ class Nesting:
             target = self._instance_class(lock, lock_class)
             guards, allowed = guards_of(held), self._engine.allowed(node, "CTX003")
             trace, origin = node.trace, self._engine.origin
+            owner = state.owner if lock_class.kind.needs == AWAIT else state.owner.thread
             self._engine.submit(state,
-                NestEvent(state.owner, lock_class, tuple(others), target, mode, trace, guards, origin, allowed)
+                NestEvent(owner, lock_class, tuple(others), target, mode, trace, guards, origin, allowed)
             )
 
     def _wrong_key(self, state: OwnerState, node: Node, entry: Node, outer: Any, inner: Any, reason: Any) -> None:

@@ -131,7 +131,7 @@ class Void(Node):
 
 
 class Owner:
-    """A thread (or, later, a task): a serial number of our own, since idents are reused."""
+    """A thread or a task: a serial number of our own, since idents are reused.  ``ident`` is the thread's."""
 
     __slots__ = ("ident", "kind", "name", "serial")
 
@@ -145,6 +145,11 @@ class Owner:
         """Look the name up if it isn't known yet: a thread is registered a little after it starts."""
         if self.name is None:
             self.name = thread_name(self.ident)
+
+    @property
+    def thread(self) -> Owner:
+        """The thread that it is, or runs on."""
+        return self
 
     def __str__(self) -> str:
         return f"{self.kind} '{self.name or f'{self.kind}-{self.serial}'}'"
@@ -169,6 +174,7 @@ class OwnerState:
         "ended",
         "engine",
         "instances",
+        "learned",
         "owner",
         "root",
         "since",
@@ -188,6 +194,8 @@ class OwnerState:
         self.until: float | None = None
         self.brackets: list[Bracket] = []
         self.cached: dict[LockClass, list[Node]] = {}
+        #: whether it was the first, or one of the first few, to take some chain of its trie
+        self.learned: bool = False
         self.ended: bool = False
 
     def blocks_on(self, lock: Any, timeout: Any = None) -> None:
@@ -200,6 +208,14 @@ class OwnerState:
     def is_current(self) -> bool:
         """Whether the calling thread is this owner."""
         return self.owner.ident == get_ident() and not self.ended
+
+    def own_held(self) -> list[Node]:
+        """The locks that it holds itself, innermost first; in an interrupting context, those taken in it."""
+        return list(self.cur.held())
+
+    def all_own_held(self) -> list[Node]:
+        """The locks that it holds itself, innermost first, also those that interrupted code holds."""
+        return list(self.cur.all_held())
 
     def settle(self) -> None:
         """Take off the chain what others have released for this owner."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 from types import CodeType, FrameType
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from ctxcheck.engine.raw import get_frame
 
@@ -106,6 +106,40 @@ def capture_frame(frame: FrameType | None, limit: int = MAX_DEPTH) -> Trace:
         lastis.append(frame.f_lasti)
         frame = frame.f_back
     return Trace(tuple(codes), tuple(lastis))
+
+
+_LIBRARY: Final = os.path.dirname(os.path.abspath(os.__file__)) + os.sep
+
+
+def suspended_at(body: Any) -> Trace:
+    """Where a coroutine or async generator waits: its own frames, which aren't on the stack now, and who resumed it."""
+    codes: list[CodeType] = []
+    lastis: list[int] = []
+    while body is not None and len(codes) < MAX_DEPTH:
+        frame: Any = _first(body, "cr_frame", "ag_frame", "gi_frame")
+        if frame is None:
+            break
+        if is_own(frame.f_code):
+            waits_for = frame.f_locals.get("_ctx_it")
+        else:
+            codes.append(frame.f_code)
+            lastis.append(frame.f_lasti)
+            waits_for = None
+        body = waits_for or _first(body, "cr_await", "ag_await", "gi_yieldfrom")
+    # the place that says something is the last one outside the standard library
+    while len(codes) > 1 and _is_library(codes[-1].co_filename):
+        codes.pop()
+        lastis.pop()
+    around = capture(1)
+    return Trace((*reversed(codes), *around.codes)[:MAX_DEPTH], (*reversed(lastis), *around.lastis)[:MAX_DEPTH])
+
+
+def _is_library(filename: str) -> bool:
+    return filename.startswith(_LIBRARY) and "site-packages" not in filename
+
+
+def _first(thing: Any, *names: str) -> Any:
+    return next((getattr(thing, name) for name in names if getattr(thing, name, None) is not None), None)
 
 
 def still_running(trace: Trace) -> FrameType | None:

@@ -106,8 +106,8 @@ def acquire(
     lock_class = step.lock_class
     assert lock_class is not None
     waits = bool(blocking) and timeout != 0
-    if node is not None and node.state is state and waits and timeout == -1:
-        held = state.find(node) if state.cur is not VOID else node
+    if node is not None and waits and timeout == -1 and (node.state is state or _by_this_thread(node, state)):
+        held = state.find(node) if state.cur is not VOID and node.state is state else node
         if held is not None and not lock_class.handed_over and not lock_class.kind.resource:
             consult(waiting.self_deadlock, engine, state, lock_class, held)
     if state.cur is VOID:
@@ -128,6 +128,19 @@ def acquire(
             release(lock, state)
         raise
     return True
+
+
+def _by_this_thread(node: Any, state: OwnerState) -> bool:
+    """Whether the holder is a suspended task of the calling thread, which can't go on while this one blocks, or the
+    thread itself, of which the caller is a task."""
+    holder = node.state
+    return (
+        holder is not None
+        and holder.engine is state.engine
+        and holder.owner.ident == state.owner.ident
+        and not holder.ended
+        and state.cur is not VOID
+    )
 
 
 def _usual(blocking: Any, timeout: Any) -> bool:
@@ -313,6 +326,8 @@ def drop(lock_class: Any, node: Node, state: OwnerState) -> bool:
         # taken in another session by this same thread
         if holder.cur is VOID or not holder.unlink(node):
             holder.drops.append(node)
+        # what the thread is inside of lies below what its task holds
+        state.unlink(node)
     elif state.engine is not None and holder.engine is state.engine:
         state.engine.foreign_release(state, lock_class, node)
     else:

@@ -23,7 +23,7 @@ from typing import Any, Final, NamedTuple, final
 from ctxcheck.engine import declared as declarations
 from ctxcheck.engine import ranges
 from ctxcheck.engine.brackets import BracketBook
-from ctxcheck.engine.classes import BLOCK, REGION, REGISTRY, ContextStep, LockClass, Mode, Step
+from ctxcheck.engine.classes import AWAIT, BLOCK, REGION, REGISTRY, ContextStep, LockClass, Mode, Step
 from ctxcheck.engine.declared import Declaration, Declared
 from ctxcheck.engine.destroyed import Destroyed
 from ctxcheck.engine.findings import (
@@ -44,6 +44,7 @@ from ctxcheck.engine.owner import VOID, Node, Owner, OwnerState
 from ctxcheck.engine.raw import allocate_lock, get_frame, get_ident, watchers
 from ctxcheck.engine.rules import Grade
 from ctxcheck.engine.sites import GENERATED, Trace, capture, still_running
+from ctxcheck.engine.taskstate import TaskState, TriePool
 from ctxcheck.engine.verdict import Cycle, Owners, Verdict, best_cycle, components, judge
 from ctxcheck.engine.violations import Violation
 from ctxcheck.engine.watchdog import Watchdog
@@ -129,6 +130,9 @@ class Validator:
         self._mutex = allocate_lock()
         self._holder: int = 0
         self._states: dict[int, weakref.ref[OwnerState]] = {}
+        #: the tasks that have taken a checked step, by `id()`; a task that is gone takes its entry with it
+        self.tasks: dict[int, TaskState] = {}
+        self.tries: TriePool = TriePool()
         self.nesting: Nesting = Nesting(self)
         self.watchdog: Watchdog = Watchdog(self)
         self.interrupts: Interrupts = Interrupts(self, self.graph)
@@ -168,6 +172,23 @@ class Validator:
         self.begun += 1
         return state
 
+    def task_state(self, task: Any, thread: Owner) -> TaskState:
+        """The state of a task that runs on ``thread``; made, if need be."""
+        state = self.tasks.get(id(task))
+        if state is None:
+            state = self.tasks[id(task)] = self.tries.take(task) or TaskState(self)
+            state.begin(_serials(), task, thread)
+            self._states[state.owner.serial] = weakref.ref(state)
+        return state
+
+    def forget_task(self, state: TaskState) -> None:
+        """A task's object is gone.  May run at any bytecode: what is left of it is let go of, and nothing is said."""
+        self.tasks.pop(state.task_id, None)
+        self._states.pop(state.owner.serial, None)
+        if not state.ended:
+            state.ended = True
+            self._nodes -= state.dissolve()
+
     def live_states(self) -> list[OwnerState]:
         """The states of the owners that are there now."""
         references = list(self._states.values())  # one atomic copy, while threads come and go
@@ -184,10 +205,15 @@ class Validator:
         try:
             for bracket in list(state.brackets):
                 ranges.left_open(self, state, bracket, how)
-            for node in list(state.cur.all_held()):
+            for node in state.all_own_held():
                 self._left(state, node, how)
         finally:
-            self._nodes -= state.dissolve()
+            if not isinstance(state, TaskState):
+                self._nodes -= state.dissolve()
+            else:
+                self.tasks.pop(state.task_id, None)
+                if not self.tries.keep(state):
+                    self._nodes -= state.dissolve()
             self._states.pop(state.owner.serial, None)
 
     def _left(self, state: OwnerState, node: Node, how: str) -> None:
@@ -235,7 +261,8 @@ class Validator:
             node.made_for = weakref.ref(lock)
         except TypeError:
             pass  # a region: it has no instances
-        held = list(parent.held())
+        needs = lock_class.kind.needs
+        held = state.own_held() if needs == AWAIT else list(parent.held())
         cacheable = not lock_class.nested
         if under is not None:
             cacheable, held = excuse(cacheable, held, lock_class, under)
@@ -248,9 +275,11 @@ class Validator:
             if mode.waits:
                 self.nesting.check(state, node, held, lock)
         if mode.waits:
-            if lock_class.kind.sleeps and not mode.judged and not parent.allows & BLOCK:
+            if lock_class.kind.sleeps and not mode.judged and not parent.allows & needs:
                 cacheable = False
-                self.report_sleep(state, lock_class.name, "acquire", node.trace, mode=mode, lock_class=lock_class)
+                self.report_sleep(
+                    state, lock_class.name, "acquire", node.trace, mode=mode, lock_class=lock_class, permission=needs
+                )
             guards = guards_of(held)
             self.interrupts.note(state, node, guards)
             if held and self._order(state, held, lock_class, mode, node, guards):
@@ -311,6 +340,7 @@ class Validator:
         if not entries:
             return False
         if not all(self._saturated(source, target, guards, m, mode) for source, m, _ in entries):
+            state.learned = True
             allowed = self.allowed(node, "CTX001")
             self.submit(
                 state, _OrderEvent(state.owner, entries, target, mode, node.trace, self.origin, allowed)
@@ -344,6 +374,7 @@ class Validator:
         declared = self.declared
         if declared is None:
             return
+        self.tries.clear()
         for other in self.live_states():
             nodes = [other.root, *other.cur.chain()]
             while nodes:
@@ -417,7 +448,10 @@ class Validator:
         for index, (source, mode, held_at) in enumerate(event.held):
             # what is held around a region is not what whoever enters it holds
             guards = self._guards_among(event.held[:index]) if mode.enters else every
-            witness = Witness(event.owner, guards, event.origin, mode, event.mode, held_at, event.trace, event.allowed)
+            # between two thread locks it is the thread that waits, whichever of its tasks runs
+            by_task = (source.kind.needs | event.target.kind.needs) & AWAIT
+            owner = event.owner if by_task else event.owner.thread
+            witness = Witness(owner, guards, event.origin, mode, event.mode, held_at, event.trace, event.allowed)
             edge = (source, event.target)
             if len(self.graph.evidence) >= MAX_EDGES and edge not in self.graph.evidence:
                 self.dropped += 1
@@ -539,10 +573,14 @@ class Validator:
             return
         lock_class.hand_over()
         holder.drops.append(node)
+        self.redeem(node)
+        self.provisional.pop(holder, None)
+
+    def redeem(self, node: Node) -> None:
+        """What an owner left held when it ended has been released after all."""
         left = self._left_held.pop(node, None)
         if left is not None:
             self.on_withdrawal(left)
-        self.provisional.pop(holder, None)
 
     def unbalanced_release(self, state: OwnerState, lock_class: LockClass) -> None:
         """A release of a lock that nobody holds (CTX305)."""
@@ -680,13 +718,15 @@ class Validator:
         self.provisional.clear()
         self._left_held.clear()
         self.destroyed.clear()
+        here = None if survivor is None else survivor.owner.ident
         for state in self.live_states():
-            if state is not survivor:
+            if state.owner.ident != here:
                 state.ended = True
                 self._states.pop(state.owner.serial, None)
-        if survivor is not None:
-            survivor.owner.ident = get_ident()
-            survivor.waiting = None
+                continue
+            # the calling thread's, and those of its tasks
+            state.owner.ident = get_ident()
+            state.waiting = None
 
 
 def _declared_finding(

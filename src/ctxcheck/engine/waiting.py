@@ -7,7 +7,7 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 from ctxcheck.engine import interrupts
-from ctxcheck.engine.classes import LockClass, Mode
+from ctxcheck.engine.classes import BLOCK, LockClass, Mode
 from ctxcheck.engine.errors import DeadlockError
 from ctxcheck.engine.findings import Finding, NestingFacts, SelfDeadlockFacts, Waiter
 from ctxcheck.engine.graph import OrderGraph, Witness
@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
 
 def self_deadlock(engine: Validator, state: OwnerState, lock_class: LockClass, node: Node) -> None:
-    """The owner asks, without a limit, for a lock that it holds in ``node`` (CTX002).
+    """The owner asks, without a limit, for a lock that it holds in ``node`` (CTX002), or that another task of the very
+    thread holds which this call blocks.
 
     Raises :class:`~ctxcheck.engine.errors.DeadlockError` when nothing but this owner could release it.
     Otherwise notes that it may be waiting for a hand-off and returns: the caller blocks, as the program asked.
@@ -35,10 +36,12 @@ def self_deadlock(engine: Validator, state: OwnerState, lock_class: LockClass, n
         pass  # another process may release it
     elif mode is not None and mode.scoped:
         why = "with"
-    elif thread_count() == 0 and state.owner.ident == threading.main_thread().ident:
+    elif lock_class.kind.needs == BLOCK and thread_count() == 0 and state.owner.ident == threading.main_thread().ident:
         why = "alone"
     trace = capture(2)
     state.owner.learn_name()
+    holder = node.stands_for.state
+    holder.owner.learn_name()
     finding = Finding(
         "CTX002",
         "certain" if why else "possible",
@@ -51,6 +54,7 @@ def self_deadlock(engine: Validator, state: OwnerState, lock_class: LockClass, n
             why,
             0.0 if why else engine.deadlock_after,
             interrupts.interrupted_by(state, node),
+            holder=holder.owner if holder.owner.kind == "task" and holder is not state else None,
         ),
         (lock_class,),
         engine.allowed(state.cur, "CTX002"),

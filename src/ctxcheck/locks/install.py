@@ -1,4 +1,4 @@
-"""Put the checked locks in place of ``threading``'s, and take them out again exactly."""
+"""Put the checked locks in place of ``threading``'s and asyncio's, and take them out again exactly."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import sys
 import threading
 from typing import Any, Final
 
+from ctxcheck import imports
 from ctxcheck.engine.raw import ORIGINALS, LockType, RLockType
-from ctxcheck.locks import imports
 from ctxcheck.locks.composite import Barrier, BoundedSemaphore, Condition, Event, Semaphore
 from ctxcheck.locks.plain import Lock, RLock
 
@@ -27,19 +27,21 @@ _before: Final[list[tuple[Any, str, Any, Any]]] = []
 def install() -> None:
     """Make ``threading.Lock`` and its kin checked, for every lock that is created from now on.
 
-    So are ``multiprocessing.Lock`` and ``RLock``, once a program imports them.  Names that were imported before stay
-    what they are.  Does nothing the second time.
+    So are ``multiprocessing.Lock`` and ``RLock``, and asyncio's locks and queues, once a program imports them.  Names
+    that were imported before stay what they are.  Does nothing the second time.
     """
     if _before:
         return
     for name, ours in _OURS.items():
         _replace(threading, name, ours)
     imports.when_imported("multiprocessing.synchronize", _share)
+    imports.when_imported("asyncio", _await)
 
 
 def uninstall() -> None:
     """Put back what :func:`install` found; a name that somebody else has replaced since is left to them."""
     imports.forget(_share)
+    imports.forget(_await)
     while _before:
         module, name, original, ours = _before.pop()
         if getattr(module, name) is ours:
@@ -56,6 +58,15 @@ def _share(synchronize: Any) -> None:
 
     _replace(synchronize, "Lock", processes.Lock)
     _replace(synchronize, "RLock", processes.RLock)
+
+
+def _await(asyncio: Any) -> None:
+    from ctxcheck.locks import aiolocks, aioqueues
+
+    for home, ours in ((asyncio.locks, aiolocks), (asyncio.queues, aioqueues)):
+        for name in ours.NAMES:
+            _replace(home, name, getattr(ours, name))
+            _replace(asyncio, name, getattr(ours, name))
 
 
 def installed() -> bool:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-from types import CodeType
 from typing import Any, Final, Self, final, overload
 
 from ctxcheck import fastpath
@@ -13,15 +11,13 @@ from ctxcheck.engine.errors import ViolationError
 from ctxcheck.engine.owner import VOID, Node, OwnerState
 from ctxcheck.engine.raw import get_frame, uninterrupted
 from ctxcheck.engine.rules import find_rule, rule_names
-from ctxcheck.engine.sites import EMPTY, MAX_DEPTH, Trace, capture, is_own
+from ctxcheck.engine.sites import EMPTY, Trace, capture, is_own, suspended_at
 from ctxcheck.markers.shapes import F, Plan, enter, held, leave, mark
 from ctxcheck.markers.target import Target
 from ctxcheck.markers.usage import ENABLED, check_text, describe, nearest, used_as
 
 #: Labels of blocks that are remembered; a program that makes them up at run time must not fill the memory.
 MAX_LABELS: Final = 1_000
-
-_LIBRARY: Final = os.path.dirname(os.path.abspath(os.__file__)) + os.sep
 
 
 # --- sleep points -------------------------------------------------------------------------
@@ -282,7 +278,8 @@ def atomic(what: Any = None, /) -> Any:
 
     It lasts as long as the body runs.  A generator or coroutine is inside only while it runs itself, not while it
     is suspended, whoever resumes it; a coroutine that really suspends is CTX101, a generator's ``yield`` is no wait.
-    A block lasts until it is left, also where its coroutine is suspended meanwhile: mark the coroutine instead.
+    A block lasts until it is left, and is its task's: while the task is suspended in it, which is CTX101, nobody else
+    is inside.
 
     Args:
         what: the function, or what the reports call the context; by default the function's qualified name.
@@ -314,43 +311,12 @@ class _Suspends:
         """Report; what the mode wants raised is returned, to be raised in the body where it waits."""
         if state.cur.allows & AWAIT:
             return None
-        trace = _suspended_at(body)
+        trace = suspended_at(body)
         try:
             slowpath.consult(_report_sleep, state, self._what, "suspends", AWAIT, self._declared, trace)
         except ViolationError as error:
             return error
         return None
-
-
-def _suspended_at(body: Any) -> Trace:
-    """Where a coroutine or async generator waits: its own frames, which aren't on the stack now, and who resumed it."""
-    codes: list[CodeType] = []
-    lastis: list[int] = []
-    while body is not None and len(codes) < MAX_DEPTH:
-        frame: Any = _first(body, "cr_frame", "ag_frame", "gi_frame")
-        if frame is None:
-            break
-        if is_own(frame.f_code):
-            waits_for = frame.f_locals.get("_ctx_it")
-        else:
-            codes.append(frame.f_code)
-            lastis.append(frame.f_lasti)
-            waits_for = None
-        body = waits_for or _first(body, "cr_await", "ag_await", "gi_yieldfrom")
-    # the place that says something is the last one outside the standard library
-    while len(codes) > 1 and _is_library(codes[-1].co_filename):
-        codes.pop()
-        lastis.pop()
-    around = capture(1)
-    return Trace((*reversed(codes), *around.codes)[:MAX_DEPTH], (*reversed(lastis), *around.lastis)[:MAX_DEPTH])
-
-
-def _is_library(filename: str) -> bool:
-    return filename.startswith(_LIBRARY) and "site-packages" not in filename
-
-
-def _first(thing: Any, *names: str) -> Any:
-    return next((getattr(thing, name) for name in names if getattr(thing, name, None) is not None), None)
 
 
 # --- allow ------------------------------------------------------------------------------------

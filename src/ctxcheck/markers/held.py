@@ -7,7 +7,7 @@ from typing import Any, Final, Literal, NamedTuple, Protocol, final, overload
 
 from ctxcheck import fastpath
 from ctxcheck.engine import levels, slowpath
-from ctxcheck.engine.classes import ACQUIRE, BLOCK, MIGHT_ENTER, REGION, SHARED, LockClass, Mode, Step
+from ctxcheck.engine.classes import ACQUIRE, AWAIT, BLOCK, MIGHT_ENTER, REGION, SHARED, LockClass, Mode, Step
 from ctxcheck.engine.findings import Finding, HeldFacts, SelfDeadlockFacts
 from ctxcheck.engine.owner import VOID, Node, OwnerState, Reentry, Unused
 from ctxcheck.engine.raw import ORIGINALS, LockType
@@ -81,7 +81,12 @@ def _look(state: OwnerState, lock: Any) -> _Answer:
         return _Answer(False, None, "nobody holds it")
     if node is not VOID and isinstance(node, (Node, Reentry)):
         holder = node.state
-        if holder is state or holder.is_current():
+        if lock_class is not None and lock_class.kind.needs == AWAIT:
+            # the task's: its thread runs others too
+            is_mine = holder.is_current()
+        else:
+            is_mine = holder is state or holder.is_current() or _below(state, node)
+        if is_mine:
             return _Answer(True, _entry_of(node), "")
         holder.owner.learn_name()
         return _Answer(False, None, f"{holder.owner} holds it")
@@ -91,6 +96,12 @@ def _look(state: OwnerState, lock: Any) -> _Answer:
     if type(lock) is LockType and not lock.locked():
         return _Answer(False, None, "nobody holds it")
     return _CANNOT_TELL
+
+
+def _below(state: OwnerState, node: Any) -> bool:
+    """Whether it is held by whoever this owner runs inside of (the creator of an eager task)."""
+    entry = _entry_of(node)
+    return entry is not None and state.find(entry) is not None
 
 
 def _entry_of(node: Any) -> Node | None:

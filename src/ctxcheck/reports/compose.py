@@ -23,6 +23,7 @@ from ctxcheck.engine.findings import (
     ReleaseFacts,
     SelfDeadlockFacts,
     SleepFacts,
+    SuspendFacts,
 )
 from ctxcheck.engine.rules import RULES, find_rule
 from ctxcheck.engine.violations import Violation
@@ -33,6 +34,7 @@ from ctxcheck.reports.compose_interrupt import write_interrupt
 from ctxcheck.reports.compose_order import write_order
 from ctxcheck.reports.compose_range import write_range
 from ctxcheck.reports.compose_self import write_nesting, write_self_deadlock
+from ctxcheck.reports.compose_task import write_suspend
 from ctxcheck.reports.draft import Draft
 from ctxcheck.reports.sourcetext import Sources, outline, plain, without_scopes
 
@@ -115,6 +117,8 @@ def _write(draft: Draft) -> None:
             write_declared(draft, facts)
         case DestroyedFacts():
             write_destroyed(draft, facts)
+        case SuspendFacts():
+            write_suspend(draft, facts)
         case FaultFacts():
             write_fault(draft, facts)
 

@@ -154,8 +154,11 @@ def _helps(draft: Draft, facts: SleepFacts, what: str) -> None:
             draft.help(f"collect under {name}, and take {what} after it is released{at}")
         else:
             draft.help(f"take {what} {outside}")
-        draft.help(f"try, `acquire(blocking=False)`, with a way to go on when {what} is taken")
-        draft.help(f"make {what} a SpinLock too, if it is only ever held for a few lines that don't wait")
+        if draft.finding.classes[0].kind.needs == AWAIT:
+            draft.help(f"if {what} is never held over an `await`, it isn't needed: no other task runs meanwhile")
+        else:
+            draft.help(f"try, `acquire(blocking=False)`, with a way to go on when {what} is taken")
+            draft.help(f"make {what} a SpinLock too, if it is only ever held for a few lines that don't wait")
     elif facts.how == "start":
         draft.help(
             f"call {call} before {name} {f'is taken{at}' if spin else 'begins'}: a range goes around the locked region"

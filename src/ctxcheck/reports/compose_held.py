@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ctxcheck.engine.classes import AWAIT
 from ctxcheck.engine.findings import DestroyedFacts, FaultFacts, HeldFacts, ReleaseFacts
 from ctxcheck.reports.draft import Draft, at_end_of, here
 from ctxcheck.reports.sourcetext import as_call, code, plain, short_name
@@ -145,8 +146,11 @@ def _left_held(draft: Draft, facts: ReleaseFacts) -> None:
     draft.stack("stack of the acquire", finding.owner, finding.trace)
     draft.note(f"nobody is left to release {lock}: the next one who needs it waits for ever")
     if finding.grade == "possible":
-        draft.note("a plain Lock may be released by another thread; by the end of the run none did")
-    draft.help("use `with`, which releases on every way out")
+        is_aio = facts.lock_class.kind.needs == AWAIT
+        kind, other = ("an asyncio Lock", "task") if is_aio else ("a plain Lock", "thread")
+        draft.note(f"{kind} may be released by another {other}; by the end of the run none did")
+    block = "async with" if facts.lock_class.kind.needs == AWAIT else "with"
+    draft.help(f"use `{block}`, which releases on every way out")
     draft.help("put the release into a `finally`, with the acquire right before the `try`")
 
 
@@ -158,7 +162,8 @@ def _unbalanced(draft: Draft, facts: ReleaseFacts) -> None:
     draft.site("now", finding.trace, f"{lock} is released here, and isn't held")
     draft.stack("stack", finding.owner, finding.trace)
     draft.note("the call raises RuntimeError; at another moment it would free a lock that somebody else holds")
-    draft.help("use `with`, which pairs the two")
+    block = "async with" if facts.lock_class.kind.needs == AWAIT else "with"
+    draft.help(f"use `{block}`, which pairs the two")
     draft.help("put the acquire right before the `try` whose `finally` releases, never into a condition")
 
 

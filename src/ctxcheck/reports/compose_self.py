@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from ctxcheck.engine.classes import AWAIT
 from ctxcheck.engine.findings import NestingFacts, SelfDeadlockFacts
 from ctxcheck.engine.violations import Scenario, Step
 from ctxcheck.reports.draft import Draft, here
 from ctxcheck.reports.sourcetext import code, plain
 
-_KINDS = {"lock": "plain Lock", "spin": "SpinLock", "rlock": "RLock"}
+_KINDS = {"lock": "plain Lock", "spin": "SpinLock", "rlock": "RLock", "aio lock": "asyncio Lock"}
 
 
 def write_self_deadlock(draft: Draft, facts: SelfDeadlockFacts) -> None:
@@ -20,35 +21,48 @@ def write_self_deadlock(draft: Draft, facts: SelfDeadlockFacts) -> None:
     owner = draft.owner(finding.owner)
     kind = _KINDS.get(facts.lock_class.kind.name, f"{plain(facts.lock_class.kind.name)} lock")
     certain = bool(facts.why_certain)
+    is_aio = facts.lock_class.kind.needs == AWAIT
+    others = "another task" if is_aio else "another thread"
+    holder = draft.owner(facts.holder) if facts.holder is not None else ""
     context = code(plain(facts.context)) if facts.context else ""
     what = f"{owner} re-acquires {lock}, which it already holds"
     if context:
         what = f"{owner}, interrupted by {context}, re-acquires {lock}, which the interrupted code holds"
+    elif holder:
+        what = f"{owner} blocks the thread for {lock}, which {holder} of the same thread holds"
     seconds = f"{facts.waited:g} s"
     draft.message = f"{'' if certain else 'possible '}deadlock: {what}"
     if facts.waited > 0 and not certain:
         draft.message += f", and nobody has released it for {seconds}"
-    draft.site("now", finding.trace, f"waits for itself: {lock} is a {kind}, which its holder can't take again")
+    article = "an" if is_aio else "a"
+    itself = f"waits for itself: {lock} is {article} {kind}, which its holder can't take again"
+    draft.site("now", finding.trace, f"blocks the thread that {holder} needs to release {lock}" if holder else itself)
     held = facts.held.trace
     until = ", and is held until this block ends" if facts.why_certain == "with" and draft.block(held) else ""
-    draft.site("held_now", held, f"{lock} was {here(draft.exact(facts.held))}{until}")
+    by = f" by {holder}" if holder else ""
+    draft.site("held_now", held, f"{lock} was {here(draft.exact(facts.held))}{by}{until}")
     function = draft.call(finding.trace)
     title = f"{owner}: {function}" if function else owner
-    outcome = "it waits for itself for ever" if certain else f"it waits until another thread releases {name}"
+    outcome = "it waits for itself for ever" if certain else f"it waits until {others} releases {name}"
+    titles = (title, holder) if holder else (title,)
     steps = [Step(0, f"lock({name})"), Step(0, f"lock({name})", title)]
-    if context:
+    if holder:
+        steps = [Step(1, f"lock({name})"), Step(1, "await"), Step(0, f"lock({name})", holder)]
+        outcome = "the thread is blocked, and both wait for ever"
+    elif context:
         steps.insert(1, Step(0, f"<{plain(facts.context)} interrupts>"))
-    draft.scenario = Scenario((title,), tuple(steps), outcome)
+    draft.scenario = Scenario(titles, tuple(steps), outcome)
     draft.held.append(name)
     draft.stack("stack", finding.owner, finding.trace)
     draft.note(
         {
-            "with": f"{lock} is held by a `with` block, which only its own end releases, and {owner} can't get there",
+            "with": f"{lock} is held by {'an `async with`' if is_aio else 'a `with`'} block, which only its own end "
+            f"releases, and {holder or owner} can't get there",
             "alone": f"no other thread is alive that could release {lock}",
             "owned": f"nobody but its holder may release a {kind}",
         }.get(
             facts.why_certain,
-            "a plain Lock may be released by another thread"
+            f"{article} {kind} may be released by {others}"
             + (f"; within {seconds} none did, and {owner} still waits" if facts.waited > 0 else ""),
         )
     )
@@ -100,6 +114,11 @@ def _self_helps(draft: Draft, facts: SelfDeadlockFacts) -> None:
     lock = draft.quote(facts.lock_class)
     trace, held = draft.finding.trace, facts.held.trace
     inner, outer = draft.call(trace), draft.call(held)
+    is_aio = facts.lock_class.kind.needs == AWAIT
+    if facts.holder is not None:
+        draft.help(f"don't hold {lock} over an `await`: await before it is taken, or after it is released")
+        draft.help("use `asyncio.Lock` and `async with`, if only tasks of one loop share the data")
+        return
     if facts.context:
         draft.help(
             f"take no lock in {code(plain(facts.context))} code: put the work on a `queue.SimpleQueue` or a "
@@ -114,7 +133,7 @@ def _self_helps(draft: Draft, facts: SelfDeadlockFacts) -> None:
         draft.help(draft.leave(facts.lock_class, held, f"calling {inner}", trace))
     else:
         draft.help(f"take {lock} once, around both places")
-    if facts.lock_class.kind.name != "spin":
+    if facts.lock_class.kind.name != "spin" and not is_aio:
         draft.help(f"make {lock} an RLock, if its holder may well enter again; the data has to be consistent each time")
     if not facts.context and held.codes and trace.codes and held.codes[0].co_filename != trace.codes[0].co_filename:
         draft.help(
@@ -122,7 +141,8 @@ def _self_helps(draft: Draft, facts: SelfDeadlockFacts) -> None:
             "released"
         )
     if not facts.why_certain:
-        draft.help(f"if another thread is meant to release {lock}, use an Event or a Semaphore, which say so")
+        other = "task" if is_aio else "thread"
+        draft.help(f"if another {other} is meant to release {lock}, use an Event or a Semaphore, which say so")
 
 
 def write_nesting(draft: Draft, facts: NestingFacts) -> None:

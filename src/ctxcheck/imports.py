@@ -52,6 +52,7 @@ class _Loader:
         self._loader.exec_module(module)
         for action in _waiting.pop(module.__name__, ()):
             action(module)
+        _go_if_idle()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._loader, name)
@@ -79,5 +80,9 @@ def forget(action: Callable[[Any], object]) -> None:
             _waiting[name] = left
         else:
             del _waiting[name]
+    _go_if_idle()
+
+
+def _go_if_idle() -> None:
     if not _waiting and _finder in sys.meta_path:
         sys.meta_path.remove(_finder)

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from ctxcheck.locks import imports
+from ctxcheck import imports
 
 
 @pytest.fixture
