@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from ctxcheck.locks.composite import Condition as Condition
     from ctxcheck.locks.composite import Event as Event
     from ctxcheck.locks.composite import Semaphore as Semaphore
-    from ctxcheck.locks.install import install as install
-    from ctxcheck.locks.install import uninstall as uninstall
     from ctxcheck.locks.naming import lock_factory as lock_factory
     from ctxcheck.locks.nested import nested as nested
     from ctxcheck.locks.plain import Lock as Lock
@@ -53,6 +51,8 @@ if TYPE_CHECKING:
     from ctxcheck.markers import region as region
     from ctxcheck.markers import requires_lock as requires_lock
     from ctxcheck.markers import within_range as within_range
+    from ctxcheck.probes.install import install as install
+    from ctxcheck.probes.install import uninstall as uninstall
     from ctxcheck.session import Session as Session
     from ctxcheck.session import checking as checking
     from ctxcheck.session import dump as dump
@@ -65,7 +65,7 @@ _HOMES = {
     ),
     "ctxcheck.engine.violations": ("Violation",),
     "ctxcheck.locks.composite": ("Barrier", "BoundedSemaphore", "Condition", "Event", "Semaphore"),
-    "ctxcheck.locks.install": ("install", "uninstall"),
+    "ctxcheck.probes.install": ("install", "uninstall"),
     "ctxcheck.locks.naming": ("lock_factory",),
     "ctxcheck.locks.nested": ("nested",),
     "ctxcheck.locks.plain": ("Lock", "RLock", "SpinLock"),

@@ -203,7 +203,7 @@ class Run:
         """Run, report, and leave."""
         from ctxcheck.dumps import dump_on
         from ctxcheck.greenlets import Watch
-        from ctxcheck.locks import install
+        from ctxcheck.probes import install
         from ctxcheck.reports import json, text  # before the program can be in the way of an import
 
         del json, text

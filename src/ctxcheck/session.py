@@ -39,7 +39,7 @@ _NEVER_RAISED: Final = frozenset({"CTX104", "CTX203", "CTX303", "CTX901"})
 
 
 #: What is told when it first shows, and computed anew from everything that was seen.
-_SETTLED: Final = frozenset({"CTX001", "CTX004", "CTX005"})
+_SETTLED: Final = frozenset({"CTX001", "CTX004", "CTX005", "CTX006"})
 
 
 class Sink(Protocol):
@@ -256,7 +256,7 @@ class Session:
             return []
         state.settle()
         classes = [n.step.lock_class for n in state.cur.all_held()]
-        names = [c.name for c in classes if c is not None and c.kind is not REGION]
+        names = [c.name for c in classes if c is not None and c.kind is not REGION and not c.kind.awaited]
         return names[::-1]
 
     def counts(self) -> Counts:
@@ -265,7 +265,7 @@ class Session:
         engine = self.engine
         return Counts(
             lock_classes=len(engine.seen),
-            orders=len(engine.graph.evidence),
+            orders=sum(not (a.kind.awaited or b.kind.awaited) for a, b in list(engine.graph.evidence)),
             chains=engine.chains,
             acquisitions=total,
             marked_calls=engine.contexts,
@@ -276,14 +276,20 @@ class Session:
 
     def graph(self) -> dict[str, Any]:
         """The lock classes and orders seen, as plain data."""
+        evidence = self.engine.graph.evidence
+        # what nobody waits for with a lock in his hands orders nothing
+        awaited = {target for _, target in evidence if target.kind.awaited}
+        shown = {
+            edge: count for edge, count in evidence.items() if not edge[0].kind.awaited or edge[0] in awaited
+        }
         classes = [
             {"key": c.key, "name": c.name, "kind": c.kind.name}
-            for c in sorted(self.engine.seen, key=lambda c: c.key)
+            for c in sorted(self.engine.seen.union(*shown), key=lambda c: c.key)
         ]
         edges = [
-            {"from": source.key, "to": target.key, "count": evidence.count}
-            for (source, target), evidence in sorted(
-                self.engine.graph.evidence.items(), key=lambda item: (item[0][0].key, item[0][1].key)
+            {"from": source.key, "to": target.key, "count": found.count}
+            for (source, target), found in sorted(
+                shown.items(), key=lambda item: (item[0][0].key, item[0][1].key)
             )
         ]
         return {"classes": classes, "edges": edges}

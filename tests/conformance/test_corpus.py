@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 #: The bug classes that this version finds: what a case expects to be reported.
-FOUND = {"order-inversion", "self-deadlock"}
+FOUND = {"order-inversion", "self-deadlock", "wait-under-lock"}
 
 
 def test_order_inversions_and_self_deadlocks_are_found_and_the_fixed_versions_are_silent(

@@ -23,6 +23,7 @@ ROOMS: dict[str, set[str]] = {
     "aio": {"locks"},
     "markers": {"engine", "fastpath", "locks"},
     "reports": {"engine"},
+    "probes": {"engine", "fastpath", "imports", "locks"},
     "session": {"engine", "fastpath", "reports", "tasks"},
     # names of rules, grades, errors: what a user types or reads
     "keys": {"engine.rules"},
@@ -33,7 +34,7 @@ ROOMS: dict[str, set[str]] = {
     "runner": {"scripts", "engine.errors", "engine.raw"},
     "greenlets": set(),
     "cli": {
-        "config", "keys", "datafile", "dumps", "runner", "greenlets", "session", "locks", "reports", "engine",
+        "config", "keys", "datafile", "dumps", "runner", "greenlets", "session", "locks", "probes", "reports", "engine",
         "fastpath",
     },
     "__main__": {"cli"},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -21,12 +22,15 @@ def load(path: Path) -> ModuleType:
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    ctxcheck.install()
-    try:
-        spec.loader.exec_module(module)
-    finally:
-        ctxcheck.uninstall()
+    spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(autouse=True)
+def installed() -> Iterator[None]:
+    ctxcheck.install()
+    yield
+    ctxcheck.uninstall()
 
 
 @pytest.mark.parametrize("path", PROGRAMS, ids=lambda path: path.stem)

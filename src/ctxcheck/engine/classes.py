@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
-from typing import Final, final
+from typing import Final, Literal, final
 
 from ctxcheck.engine.sites import EMPTY, Trace
 
@@ -36,7 +36,9 @@ class Kind:
     owner may release it (a plain Lock may be handed to another thread).  ``guards``: holding it keeps
     others out.  ``resource``: something to wait for, without an owner (a semaphore).  ``abroad``: another
     process may release it, which this one doesn't see.  ``confined``: no other thread ever takes it, so that nobody
-    can wait for its holder but what interrupts it.
+    can wait for its holder but what interrupts it.  ``awaited``: no lock, but what a wait is for: a "party" (a thread,
+    a job, a pool: what it does, it does inside of this class) or a "signal" (an event, a queue: whoever comes by sends
+    it).
     """
 
     name: str
@@ -49,6 +51,7 @@ class Kind:
     abroad: bool = False
     confined: bool = False
     needs: int = BLOCK
+    awaited: Literal["", "party", "signal"] = ""
 
 
 LOCK: Final = Kind("lock")
@@ -63,7 +66,17 @@ AIO_SEMAPHORE: Final = Kind("aio semaphore", guards=False, resource=True, needs=
 #: No lock at all: a stretch of code that others wait for, or that may be entered from many places.  It has a
 #: place in the order of locks, and that is all it has.
 REGION: Final = Kind("region", sleeps=False, guards=False, reentrant=True)
-#: Those that `track` knows.
+THREAD: Final = Kind("thread", sleeps=False, guards=False, reentrant=True, resource=True, awaited="party")
+JOB: Final = Kind("job", sleeps=False, guards=False, reentrant=True, resource=True, awaited="party")
+POOL: Final = Kind("pool", sleeps=False, guards=False, reentrant=True, resource=True, awaited="party")
+EVENT: Final = Kind("event", sleeps=False, guards=False, reentrant=True, resource=True, awaited="signal")
+CONDITION: Final = Kind("condition", sleeps=False, guards=False, reentrant=True, resource=True, awaited="signal")
+BARRIER: Final = Kind("barrier", sleeps=False, guards=False, reentrant=True, resource=True, awaited="signal")
+#: What is waited for at a queue: an item (``get``), a place for one (``put``), the end of all work (``join``).
+ITEM: Final = Kind("item", sleeps=False, guards=False, reentrant=True, resource=True, awaited="signal")
+PLACE: Final = Kind("place", sleeps=False, guards=False, reentrant=True, resource=True, awaited="signal")
+ALL_DONE: Final = Kind("all done", sleeps=False, guards=False, reentrant=True, resource=True, awaited="signal")
+#: Those that a program can ask for by name.
 KINDS: Final = {kind.name: kind for kind in (LOCK, RLOCK, SPIN, SEMAPHORE, REGION)}
 
 
@@ -102,6 +115,10 @@ RECURSIVE_TIMED: Final = Mode("recursive shared timed", shared=True, recursive=T
 RECURSIVE_TRY: Final = Mode("recursive shared try", shared=True, recursive=True, waits=False)
 ENTER: Final = Mode("enter", scoped=True, enters=True)
 MIGHT_ENTER: Final = Mode("may enter", scoped=True, enters=True)
+#: A wait that raises when its time is over: what it waits for had to come, so to run out of time is a failure.
+FAILING: Final = Mode("until it fails")
+#: To be what others wait for: entered without a wait, so nothing leads to it.
+INSIDE: Final = Mode("inside", waits=False)
 
 
 class Step:
@@ -283,8 +300,11 @@ class ClassRegistry:
         """Return the class with this key, made if need be.
 
         One piece of code may make locks of two kinds (``Lock() if x else RLock()``);
-        they don't obey one rule, so the second kind gets a key of its own.
+        they don't obey one rule, so the second kind gets a key of its own.  What is waited for (a condition, which is
+        there beside its lock) has one in any case.
         """
+        if kind.awaited:
+            key = f"{kind.name} {key}"
         found = self._classes.get(key)
         if found is not None and (found.kind is not kind or found.base is not found):
             key = f"{key}/{kind.name}"

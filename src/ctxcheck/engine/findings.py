@@ -51,7 +51,7 @@ class Waiter(NamedTuple):
 @final
 @dataclass(frozen=True, slots=True)
 class OrderFacts:
-    """CTX001: a cycle of the order graph; ``stuck`` are the owners that wait for each other right now."""
+    """CTX001 and CTX006: a cycle of the order graph; ``stuck`` are the owners that wait for each other right now."""
 
     cycle: Cycle
     stuck: tuple[Waiter, ...] = ()
@@ -221,6 +221,21 @@ class SuspendFacts:
 
 @final
 @dataclass(frozen=True, slots=True)
+class SlotFacts:
+    """CTX006, in a pool that is full: ``waiting``, a job of ``pool`` that runs since ``began_at``, waits for ``job``,
+    which still waits for one of the pool's ``workers`` (at most so many); ``inside`` of them waited like that."""
+
+    pool: LockClass
+    job: LockClass
+    waiting: LockClass | None
+    began_at: Trace
+    workers: int
+    inside: int
+    timed: bool
+
+
+@final
+@dataclass(frozen=True, slots=True)
 class FaultFacts:
     """CTX901: the exception that switched checking off, in one line."""
 
@@ -239,6 +254,7 @@ Facts = (
     | DeclaredFacts
     | DestroyedFacts
     | SuspendFacts
+    | SlotFacts
     | FaultFacts
 )
 

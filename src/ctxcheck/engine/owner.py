@@ -99,11 +99,12 @@ class Node(dict["Step", "Node"]):
                 return
 
     def held(self) -> Iterator[Node]:
-        """The entries that are locks, innermost first; in an interrupting context, those taken in it."""
+        """The entries that have a class (locks, and what others wait for), innermost first; in an interrupting context,
+        those taken in it."""
         return (node for node in self.inside() if node.step.lock_class is not None)
 
     def all_held(self) -> Iterator[Node]:
-        """The entries that are locks, innermost first, also those that interrupted code holds."""
+        """As :meth:`held`, with those that interrupted code holds."""
         return (node for node in self.chain() if node.step.lock_class is not None)
 
     def because(self, permission: int) -> Node | None:

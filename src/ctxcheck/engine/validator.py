@@ -23,7 +23,7 @@ from typing import Any, Final, NamedTuple, final
 from ctxcheck.engine import declared as declarations
 from ctxcheck.engine import ranges
 from ctxcheck.engine.brackets import BracketBook
-from ctxcheck.engine.classes import AWAIT, BLOCK, REGION, REGISTRY, ContextStep, LockClass, Mode, Step
+from ctxcheck.engine.classes import AWAIT, BLOCK, INSIDE, REGION, REGISTRY, ContextStep, LockClass, Mode, Step
 from ctxcheck.engine.declared import Declaration, Declared
 from ctxcheck.engine.destroyed import Destroyed
 from ctxcheck.engine.findings import (
@@ -36,7 +36,7 @@ from ctxcheck.engine.findings import (
     SleepFacts,
     Waiter,
 )
-from ctxcheck.engine.graph import Edge, OrderGraph, Witness
+from ctxcheck.engine.graph import Edge, Evidence, OrderGraph, Witness
 from ctxcheck.engine.interrupts import Interrupts, UseEvent
 from ctxcheck.engine.levels import excuse
 from ctxcheck.engine.nesting import NestEvent, Nesting, guards_of
@@ -47,6 +47,7 @@ from ctxcheck.engine.sites import GENERATED, Trace, capture, still_running
 from ctxcheck.engine.taskstate import TaskState, TriePool
 from ctxcheck.engine.verdict import Cycle, Owners, Verdict, best_cycle, components, judge
 from ctxcheck.engine.violations import Violation
+from ctxcheck.engine.waits import Waits, is_wait
 from ctxcheck.engine.watchdog import Watchdog
 
 #: How long an owner waits for the mutex before it leaves its event to the holder, in seconds.
@@ -75,6 +76,8 @@ class _OrderEvent(NamedTuple):
     trace: Trace
     origin: str
     allowed: str | None
+    #: what else kept others out, though it leads nowhere
+    beside: frozenset[LockClass] = frozenset()
 
 
 @final
@@ -137,6 +140,7 @@ class Validator:
         self.watchdog: Watchdog = Watchdog(self)
         self.interrupts: Interrupts = Interrupts(self, self.graph)
         self.destroyed: Destroyed = Destroyed(self)
+        self.waits: Waits = Waits(self)
         #: holds of owners that are gone, which a hand-off may still redeem
         self._left_held: dict[Node, Finding] = {}
         #: owners that wait for a lock of their own, and may be waiting for a hand-off
@@ -152,7 +156,7 @@ class Validator:
         """Start with nothing known: classes outlive sessions, what was learned of them doesn't."""
         declarations.begin(self)
         # instances that were there before: together with those made since, what may take part
-        self._before = {c: (c.live(), c.created) for c in REGISTRY.all()}
+        self._before = {c: (c.live(), c.created) for c in REGISTRY.all() if not c.kind.awaited}
         self._outer = {c: (c.handed_over, c.nested) for c in self._before if c.handed_over or c.nested}
         for lock_class in self._outer:
             lock_class.handed_over = lock_class.nested = False
@@ -214,6 +218,7 @@ class Validator:
                 self.tasks.pop(state.task_id, None)
                 if not self.tries.keep(state):
                     self._nodes -= state.dissolve()
+            self.waits.ended(state.owner)
             self._states.pop(state.owner.serial, None)
 
     def _left(self, state: OwnerState, node: Node, how: str) -> None:
@@ -282,13 +287,13 @@ class Validator:
                 )
             guards = guards_of(held)
             self.interrupts.note(state, node, guards)
-            if held and self._order(state, held, lock_class, mode, node, guards):
+            if held and self.order(state, held, lock_class, mode, node, guards):
                 cacheable = False
             if self.declared is not None and self._against(state, self.declared, node, held) and self.insistent:
                 cacheable = False
             self.see_to(state)
         self.chains += 1
-        if cacheable and self._room():
+        if cacheable and self.room():
             parent[step] = node
             state.cached.setdefault(lock_class, []).append(parent)
             if lock_class.nested:  # since a moment ago
@@ -311,18 +316,23 @@ class Validator:
         state.owner.learn_name()
         self.contexts += 1
         node = Node(parent, step, state, capture(2))
-        if self._room():
+        if self.room():
             parent[step] = node
         return node
 
-    def _room(self) -> bool:
+    def room(self) -> bool:
+        """Whether one more node may be cached; counts it."""
         if self._nodes >= self._max_nodes:
             self.uncached += 1  # and so validated each time that it is taken: nothing is lost
             return False
         self._nodes += 1
         return True
 
-    def _order(
+    def freed(self, nodes: int) -> None:
+        """So many nodes are cached no more."""
+        self._nodes -= nodes
+
+    def order(
         self,
         state: OwnerState,
         held: list[Node],
@@ -341,16 +351,32 @@ class Validator:
             return False
         if not all(self._saturated(source, target, guards, m, mode) for source, m, _ in entries):
             state.learned = True
-            allowed = self.allowed(node, "CTX001")
-            self.submit(
-                state, _OrderEvent(state.owner, entries, target, mode, node.trace, self.origin, allowed)
-            )
+            # what leads from or to a wait is another rule's business
+            waits = tuple(e for e in entries if target.kind.awaited or e[0].kind.awaited)
+            locks = tuple(e for e in entries if e not in waits) if waits else entries
+            for some, rule, beside in ((locks, "CTX001", frozenset[LockClass]()), (waits, "CTX006", guards)):
+                if some:
+                    allowed = self.allowed(node, rule)
+                    self.submit(
+                        state,
+                        _OrderEvent(state.owner, some, target, mode, node.trace, self.origin, allowed, beside),
+                    )
         if not self.insistent:
             return False
         known = [found for source, _, _ in entries if (found := self._broken_orders.get((source, target)))]
         for found in known:
             self.emit(state, dataclasses.replace(found, owner=state.owner))
         return bool(known)
+
+    def needs(
+        self, state: OwnerState, signal: LockClass, lock: LockClass, mode: Mode, trace: Trace, taken_at: Trace,
+        guards: frozenset[LockClass],
+    ) -> None:
+        """Who sends ``signal``, at ``trace``, had to take ``lock`` first, at ``taken_at`` and under ``guards``."""
+        held = ((signal, INSIDE, trace),)
+        if not self._saturated(signal, lock, guards, INSIDE, mode):
+            allowed = self.allowed(state.cur, "CTX006")
+            self.submit(state, _OrderEvent(state.owner, held, lock, mode, taken_at, self.origin, allowed, guards))
 
     def _against(self, state: OwnerState, declared: Declared, node: Node, held: list[Node]) -> bool:
         """Report the held locks that are declared to come after this one, or to be leaves (CTX007)."""
@@ -448,6 +474,8 @@ class Validator:
         for index, (source, mode, held_at) in enumerate(event.held):
             # what is held around a region is not what whoever enters it holds
             guards = self._guards_among(event.held[:index]) if mode.enters else every
+            if event.beside:
+                guards = guards | frozenset(guard for guard in event.beside if not guard.handed_over)
             # between two thread locks it is the thread that waits, whichever of its tasks runs
             by_task = (source.kind.needs | event.target.kind.needs) & AWAIT
             owner = event.owner if by_task else event.owner.thread
@@ -472,10 +500,13 @@ class Validator:
         After so much of it that a knot of locks must have been met, only an edge's opposite is looked for, and in the
         end nothing: the verdict will tell of the rest.
         """
-        if self._told_at_once >= MAX_AT_ONCE:
+        doubtful = self.waits.doubtful()
+        if self._told_at_once >= MAX_AT_ONCE or edge in doubtful:
             return None
         within = graph.component(edge) if self._search_at_once > 0 else set(edge)
         successors = {node: graph.successors[node] & within for node in within}
+        for source, target in doubtful:
+            successors.get(source, set[LockClass]()).discard(target)
         self._search_at_once -= sum(map(len, successors.values()))
         cycle = best_cycle(
             edge,
@@ -501,21 +532,30 @@ class Validator:
 
     def judge(self, graph: OrderGraph, within: set[LockClass]) -> Verdict:
         """The verdict over a part of a graph, as this session sees owners and guards."""
-        return judge(
-            graph.evidence, owners=self.owners, is_single=self.is_single, within=within, joins=self.nesting.joins
-        )
+        evidence = self._evidence(graph)
+        return judge(evidence, owners=self.owners, is_single=self.is_single, within=within, joins=self.nesting.joins)
+
+    def _evidence(self, graph: OrderGraph) -> dict[Edge, Evidence]:
+        """All edges but those that are no dependency after all."""
+        doubtful = self.waits.doubtful()
+        if not doubtful:
+            return graph.evidence
+        return {edge: evidence for edge, evidence in graph.evidence.items() if edge not in doubtful}
 
     def order_finding(
         self, cycle: Cycle, owner: Owner | None = None, trace: Trace | None = None, stuck: tuple[Waiter, ...] = ()
     ) -> Finding:
-        """What a cycle is told as (CTX001), at ``trace`` if that is one of its acquires; ``stuck`` are owners that wait
-        for each other right now."""
+        """What a cycle is told as (CTX001; CTX006 where it goes through a wait), at ``trace`` if that is one of its
+        acquires; ``stuck`` are owners that wait for each other right now."""
         last = cycle.witnesses[-1]
+        for index, witness in enumerate(cycle.witnesses):
+            if cycle.classes[(index + 1) % len(cycle.classes)].kind.awaited and not cycle.classes[index].kind.awaited:
+                last = witness  # the wait
         if trace is None or not any(w.taken_at is trace for w in cycle.witnesses):
             trace = last.taken_at
         functions = [w.taken_at.function() for w in cycle.witnesses]
         return Finding(
-            "CTX001",
+            "CTX006" if is_wait(cycle.classes) else "CTX001",
             cycle.grade,
             owner or last.owner,
             trace,
@@ -547,11 +587,11 @@ class Validator:
         return None
 
     def _settle_all(self) -> list[Finding]:
-        within = components(self.graph.evidence)
+        within = components(self._evidence(self.graph))
         verdict = self.judge(self.graph, within) if within else Verdict()
         self.cut = verdict.cut
         found = [self.order_finding(cycle) for cycle in verdict.cycles]
-        return found + self.nesting.findings() + self.interrupts.findings()
+        return found + self.nesting.findings() + self.interrupts.findings() + self.waits.findings()
 
     # --- waiting ----------------------------------------------------------------
 
@@ -622,7 +662,11 @@ class Validator:
         if because is None:
             return
         rule = "CTX102" if how == "acquire" else "CTX101"
-        chain = tuple(self.entry(node) for node in reversed(list(state.cur.scope())))
+        chain = tuple(
+            self.entry(node)
+            for node in reversed(list(state.cur.scope()))
+            if node.step.lock_class is None or not node.step.lock_class.kind.awaited
+        )
         reason = self.entry(because)
         subject = lock_class.key if lock_class is not None else what
         state.owner.learn_name()

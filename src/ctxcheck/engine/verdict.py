@@ -99,17 +99,21 @@ def judge(
     # what is possible first: that an edge is part of an unlikely cycle says nothing against its other ones
     for find in (search.of_two, search.of_three, search.longer, search.shortest):
         for edge in edges:
-            if edge not in covered and (classes := find(*edge)) is not None:
-                if find == search.shortest and search.says_no_more(classes, told):
-                    covered.update(_edges_of(classes))
-                elif len(verdict.cycles) >= MAX_CYCLES:
-                    covered.update(_edges_of(classes))
-                    told.add(_canonical(classes))
-                    search.cut.add(edge)
-                elif (cycle := search.grade(classes)).reason != "readers":  # else no schedule makes a deadlock of it
-                    covered.update(_edges_of(classes))
-                    told.add(_canonical(classes))
-                    verdict.cycles.append(cycle)
+            if edge in covered or (classes := find(*edge)) is None or _only_waits(classes):
+                continue
+            waits = [e for e in _edges_of(classes) if e[0].kind.awaited or e[1].kind.awaited]
+            if waits and covered.issuperset(waits):
+                continue  # a detour through one more lock is no news of a wait that is told of
+            if find == search.shortest and search.says_no_more(classes, told):
+                covered.update(_edges_of(classes))
+            elif len(verdict.cycles) >= MAX_CYCLES:
+                covered.update(_edges_of(classes))
+                told.add(_canonical(classes))
+                search.cut.add(edge)
+            elif (cycle := search.grade(classes)).reason != "readers":  # else no schedule makes a deadlock of it
+                covered.update(_edges_of(classes))
+                told.add(_canonical(classes))
+                verdict.cycles.append(cycle)
     verdict.cut = len(search.cut)
     return verdict
 
@@ -196,6 +200,12 @@ def _open(
     work.append((node, iter(edges.get(node, ()))))
 
 
+def _only_waits(classes: tuple[LockClass, ...]) -> bool:
+    """Whether a cycle is of parties that wait for parties.  Which thread or job it is counts there, and it's another
+    one each time: a job that waits for a job of its own function is how one divides and conquers."""
+    return all(c.kind.awaited for c in classes)
+
+
 def _key(lock_class: LockClass) -> str:
     return lock_class.key
 
@@ -275,7 +285,7 @@ class _Search:
         """The best cycle through one edge: shortest first, so the first *possible* one settles it."""
         for find in (self.of_two, self.of_three, self.longer, self.shortest):
             found = find(source, target)
-            if found is not None:
+            if found is not None and not _only_waits(found):
                 cycle = self.grade(found)
                 return None if cycle.reason == "readers" else cycle
         return None

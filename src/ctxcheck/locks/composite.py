@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 from ctxcheck import fastpath
 from ctxcheck.engine import slowpath
-from ctxcheck.engine.classes import ACQUIRE, BLOCK, RLOCK, SEMAPHORE, TIMED, TRY
+from ctxcheck.engine.classes import ACQUIRE, BARRIER, CONDITION, EVENT, RLOCK, SEMAPHORE, TIMED, TRY
 from ctxcheck.engine.owner import VOID, Node
-from ctxcheck.engine.raw import ORIGINALS, RLockType, allocate_lock
-from ctxcheck.engine.sites import capture
+from ctxcheck.engine.raw import ORIGINALS, RLockType, allocate_lock, get_ident
 from ctxcheck.locks.naming import classify
 from ctxcheck.locks.plain import CheckedRLock, check_name, set_up
+from ctxcheck.locks.waits import awaited_class, before_signal, before_wait, is_wait, rested
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,14 +33,9 @@ else:
     _Barrier = ORIGINALS["Barrier"]
 
 
-def _sleeps(what: str, released: Any = None) -> None:
-    """A wait is a sleep, whether or not it would have slept this time; ``released`` is the lock that it gives back."""
-    st = fastpath.current()
-    if st.cur.allows & BLOCK:
-        return
-    own = getattr(released, "node", None)
-    if any(node.step.takes & BLOCK and node.stands_for is not own for node in st.cur.inside()):
-        slowpath.consult(st.engine.report_sleep, st, what, "wait", capture(2))
+def _sleeps(what: str) -> None:
+    """A wait is a sleep, whether or not it would have slept this time."""
+    before_wait(None, what, timed=False)
 
 
 def _made_anew(old: Any, new: Any = None) -> None:
@@ -78,12 +73,23 @@ class Condition(_Look, _Condition):
             lock = RLockType.__new__(CheckedRLock)
             set_up(lock, RLOCK, name, None, depth=3)
         super().__init__(lock)
+        self._awaited = awaited_class(CONDITION, name)
 
     def wait(self, timeout: float | None = None) -> bool:
-        """As ``threading.Condition.wait``; a sleep, unless the timeout is zero."""
-        if timeout is None or timeout > 0:
-            _sleeps("Condition.wait", vars(self)["_lock"])
-        return bool(super().wait(timeout))
+        """As ``threading.Condition.wait``; a sleep, and a wait for a notification, unless the timeout is zero."""
+        if not is_wait(timeout):
+            return bool(super().wait(timeout))
+        own = vars(self)["_lock"]
+        before_wait(self._awaited, "Condition.wait", timed=timeout is not None, released=own)
+        try:
+            return bool(super().wait(timeout))
+        finally:
+            rested(own)
+
+    def notify(self, n: int = 1) -> None:
+        """As ``threading.Condition.notify``."""
+        before_signal(self._awaited, woke=bool(vars(self)["_waiters"]), own=vars(self)["_lock"])
+        super().notify(n)
 
 
 class Event(_Look, _Event):
@@ -93,12 +99,35 @@ class Event(_Look, _Event):
         check_name("Event", name)
         self._cond = _raw_condition()
         self._flag: bool = False
+        self._awaited = awaited_class(EVENT, name)
+        #: the threads that know that it is set: who set it, or has waited for it
+        self._known_by: set[int] = set()
 
     def wait(self, timeout: float | None = None) -> bool:
-        """As ``threading.Event.wait``; a sleep, unless the timeout is zero."""
-        if timeout is None or timeout > 0:
-            _sleeps("Event.wait")
-        return bool(super().wait(timeout))
+        """As ``threading.Event.wait``; a sleep, and a wait for who sets it, unless the timeout is zero.
+
+        No wait for anybody is that of a thread which has set it itself, or has waited for it before.
+        """
+        if is_wait(timeout):
+            known = self._flag and get_ident() in self._known_by
+            before_wait(None if known else self._awaited, "Event.wait", timed=timeout is not None)
+        answer = bool(super().wait(timeout))
+        if answer and self._awaited is not None:
+            self._known_by.add(get_ident())
+        return answer
+
+    def set(self) -> None:
+        """As ``threading.Event.set``."""
+        if self._awaited is not None:
+            if not self._flag:
+                before_signal(self._awaited, woke=bool(self._cond._waiters))
+            self._known_by.add(get_ident())
+        super().set()
+
+    def clear(self) -> None:
+        """As ``threading.Event.clear``."""
+        self._known_by.clear()
+        super().clear()
 
 
 class Barrier(_Look, _Barrier):
@@ -110,10 +139,13 @@ class Barrier(_Look, _Barrier):
         check_name("Barrier", name)
         super().__init__(parties, action, timeout)
         self._cond = _raw_condition()
+        self._awaited = awaited_class(BARRIER, name) if parties > 1 else None
 
     def wait(self, timeout: float | None = None) -> int:
-        """As ``threading.Barrier.wait``; a sleep."""
-        _sleeps("Barrier.wait")
+        """As ``threading.Barrier.wait``; a sleep, and a wait for the others, who wait for the caller too."""
+        before_signal(self._awaited, woke=bool(self._cond._waiters), alike=True)
+        timed = (timeout if timeout is not None else vars(self)["_timeout"]) is not None
+        before_wait(self._awaited, "Barrier.wait", timed=timed)
         return int(super().wait(timeout))
 
 

@@ -148,7 +148,8 @@ def _report(
     lock_class: LockClass | None,
 ) -> None:
     engine = state.engine
-    held = tuple(engine.entry(entry).name for entry in reversed(list(state.cur.held())))
+    locks = [n for n in state.cur.held() if n.step.lock_class is None or not n.step.lock_class.kind.awaited]
+    held = tuple(engine.entry(entry).name for entry in reversed(locks))
     entry = None if node is None else engine.entry(node)
     facts = HeldFacts(name, wanted, what, declared, held, by, entry)
     engine.report_held(state, facts, capture(1), lock_class.key if lock_class is not None else name)

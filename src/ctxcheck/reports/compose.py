@@ -23,6 +23,7 @@ from ctxcheck.engine.findings import (
     ReleaseFacts,
     SelfDeadlockFacts,
     SleepFacts,
+    SlotFacts,
     SuspendFacts,
 )
 from ctxcheck.engine.rules import RULES, find_rule
@@ -35,6 +36,7 @@ from ctxcheck.reports.compose_order import write_order
 from ctxcheck.reports.compose_range import write_range
 from ctxcheck.reports.compose_self import write_nesting, write_self_deadlock
 from ctxcheck.reports.compose_task import write_suspend
+from ctxcheck.reports.compose_wait import write_slot, write_wait
 from ctxcheck.reports.draft import Draft
 from ctxcheck.reports.sourcetext import Sources, outline, plain, without_scopes
 
@@ -97,6 +99,8 @@ def _is_rule(name: str, code: str) -> bool:
 def _write(draft: Draft) -> None:
     facts = draft.finding.facts
     match facts:
+        case OrderFacts() if draft.finding.rule == "CTX006":
+            write_wait(draft, facts)
         case OrderFacts():
             write_order(draft, facts)
         case SelfDeadlockFacts():
@@ -119,6 +123,8 @@ def _write(draft: Draft) -> None:
             write_destroyed(draft, facts)
         case SuspendFacts():
             write_suspend(draft, facts)
+        case SlotFacts():
+            write_slot(draft, facts)
         case FaultFacts():
             write_fault(draft, facts)
 

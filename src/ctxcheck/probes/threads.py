@@ -1,0 +1,121 @@
+"""Threads: each runs inside of its class, and to join it is a wait for that."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any, cast
+
+from ctxcheck import fastpath
+from ctxcheck.engine import slowpath
+from ctxcheck.engine.classes import THREAD, LockClass
+from ctxcheck.engine.owner import VOID, Node, OwnerState
+from ctxcheck.engine.raw import get_ident
+from ctxcheck.locks.waits import before_wait, is_wait
+from ctxcheck.probes.parties import KEY, fields, party_of
+from ctxcheck.probes.patches import Patches
+
+
+class _Known:
+    """What is known of one thread: its class, and whether somebody has seen that it is over."""
+
+    __slots__ = ("over", "party")
+
+    def __init__(self, party: LockClass) -> None:
+        self.party: LockClass = party
+        self.over: bool = False
+
+
+def watch(patches: Patches) -> None:
+    """Put the probes in place."""
+    thread = threading.Thread
+    is_alive = thread.is_alive
+
+    def start(original: Any, live: Any) -> Any:
+        def start(self: Any) -> None:
+            if live() and KEY not in fields(self):
+                fields(self)[KEY] = _Known(slowpath.consult(_party, self) or party_of(THREAD, original))
+            original(self)
+
+        return start
+
+    def bootstrap(original: Any, live: Any) -> Any:
+        def _bootstrap_inner(self: Any) -> None:
+            known = fields(self).get(KEY)
+            inside = enter(known.party) if known is not None and live() else None
+            try:
+                original(self)
+            finally:
+                if inside is not None:
+                    leave(inside)
+
+        return _bootstrap_inner
+
+    def join(original: Any, live: Any) -> Any:
+        def join(self: Any, timeout: Any = None) -> None:
+            known = fields(self).get(KEY)
+            if not live():
+                original(self, timeout)
+                return
+            if is_wait(timeout) and (known is None or not known.over) and fields(self).get("_ident") != get_ident():
+                target = None if known is None else known.party
+                before_wait(target, "Thread.join", timed=timeout is not None)
+            original(self, timeout)
+            if known is not None and not known.over:
+                known.over = not is_alive(self)
+
+        return join
+
+    def alive(original: Any, live: Any) -> Any:
+        def is_alive(self: Any) -> bool:
+            answer: bool = original(self)
+            if not answer and live() and fields(self).get("_ident") is not None:
+                known = fields(self).get(KEY)
+                if known is not None:
+                    known.over = True
+            return answer
+
+        return is_alive
+
+    patches.wrap(thread, "start", start)
+    patches.wrap(thread, "_bootstrap_inner", bootstrap)
+    patches.wrap(thread, "join", join)
+    patches.wrap(thread, "is_alive", alive)
+
+
+def _party(thread: Any) -> LockClass:
+    own = fields(thread)
+    run = cast("Any", type(thread)).run
+    if run is threading.Thread.run and own.get("_target") is not None:
+        args = own.get("_args", ())
+        executor = args[0]() if _is_worker(own["_target"]) and args else None
+        pool = fields(executor).get(KEY) if executor is not None else None
+        return pool.lock_class if pool is not None else party_of(THREAD, own["_target"], args)
+    if run is threading.Timer.run and "function" in own:
+        return party_of(THREAD, own["function"], own.get("args") or ())
+    return party_of(THREAD, thread.run)
+
+
+def _is_worker(target: Any) -> bool:
+    return (getattr(target, "__module__", ""), getattr(target, "__name__", "")) == (
+        "concurrent.futures.thread",
+        "_worker",
+    )
+
+
+def enter(party: LockClass) -> tuple[OwnerState, Node] | None:
+    """The calling thread is this party from now on; what :func:`leave` needs, or ``None`` where nothing is checked."""
+    state = fastpath.current()
+    if state.engine is None or state.cur is VOID:
+        return None
+    node = slowpath.consult(state.engine.waits.enter, state, party)
+    if node is None:
+        return None
+    state.cur = node
+    return state, node
+
+
+def leave(inside: tuple[OwnerState, Node]) -> None:
+    """It is no longer."""
+    state, node = inside
+    if not state.ended and state.cur is not VOID:
+        slowpath.consult(state.engine.waits.leave, state, node)
