@@ -77,6 +77,36 @@ def test_a_subclass_with_methods_of_its_own_is_called() -> None:
     assert found(session) == []
 
 
+def test_a_subclass_may_call_its_own_what_it_likes() -> None:
+    class Mine(Lock):
+        def __init__(self) -> None:
+            super().__init__()
+            self.node, self.step, self.order_key, self.token, self._record = range(5)
+
+    async def main() -> None:
+        lock = Mine()
+        async with lock, Lock():
+            ctxcheck.assert_held(lock)
+            assert lock.node == 0
+
+    with checking() as session:
+        asyncio.run(main())
+    assert found(session) == []
+    clean(session)
+
+
+def test_who_holds_a_conditions_lock_holds_it() -> None:
+    async def main() -> None:
+        condition = Condition(name="C")
+        ctxcheck.assert_not_held(condition)
+        async with condition:
+            ctxcheck.assert_held(condition)
+
+    with checking() as session:
+        asyncio.run(main())
+    assert found(session) == []
+
+
 def test_wrong_arguments_are_refused_as_by_asyncio() -> None:
     with pytest.raises(TypeError, match=r"name='' is not a non-empty string"):
         Lock(name="")
@@ -227,8 +257,8 @@ def test_a_lock_released_by_another_task_is_a_hand_off() -> None:
 
         await task(take())
         a.release()
-        assert a._record is not None
-        assert a._record.lock_class.handed_over
+        assert a._ctxcheck_record is not None
+        assert a._ctxcheck_record.lock_class.handed_over
         async with b:
             assert ctxcheck.held_locks() == ["B"]
 
@@ -276,8 +306,8 @@ def test_a_block_that_another_task_ends_is_no_hand_off() -> None:
         await task(begin())
         await task(end())
         assert not a.locked()
-        assert a._record is not None
-        assert not a._record.lock_class.handed_over
+        assert a._ctxcheck_record is not None
+        assert not a._ctxcheck_record.lock_class.handed_over
 
     with checking() as session:
         asyncio.run(main())
@@ -549,7 +579,7 @@ def test_what_wait_for_acquires_is_its_callers_and_timed(kind: Any) -> None:
 
         await task(first(), "one")
         await task(second(), "two")
-        assert not b._record.lock_class.handed_over
+        assert not b._ctxcheck_record.lock_class.handed_over
 
     with checking(owners="observed") as session:
         asyncio.run(main())

@@ -299,7 +299,7 @@ def test_a_semaphore_of_one_is_ordered_until_somebody_else_releases_it(kind: Any
                 s.release()
 
             await task(signal())
-            assert s._record.lock_class.handed_over
+            assert s._ctxcheck_record.lock_class.handed_over
             return
         async with a, s:
             pass
@@ -405,3 +405,14 @@ def test_many_loops_in_many_threads_with_one_total_order() -> None:
     names = [f"L{i}" for i in range(4)]
     assert edges(session) == {*zip(names, names[1:], strict=False), *((name, "shared") for name in names)}
     clean(session)
+
+
+def test_declared_orders_and_leaves_know_asyncios_locks() -> None:
+    async def main() -> None:
+        a, b = Lock(name="declared A"), Lock(name="declared B")
+        ctxcheck.declare_order(a, b)
+        await nest(b, a)
+
+    with checking() as session:
+        asyncio.run(main())
+    assert found(session) == [("CTX007", "certain")]

@@ -590,7 +590,7 @@ def test_tasks_that_never_finish_leave_nothing_behind() -> None:
         assert not session.engine.broken
         # closed by the collector: its own block has released it, which is no hand-off
         assert not a.locked()
-        assert not a._record.lock_class.handed_over  # type: ignore[union-attr]
+        assert not a._ctxcheck_record.lock_class.handed_over  # type: ignore[union-attr]
     assert found(session) == []
 
 

@@ -35,7 +35,7 @@ from ctxcheck.engine.raw import get_ident
 from ctxcheck.engine.sites import capture
 from ctxcheck.engine.taskstate import TaskState
 from ctxcheck.locks.naming import classify, in_scope
-from ctxcheck.locks.plain import check_name
+from ctxcheck.locks.plain import OFF_FOR_GOOD, check_name
 
 if TYPE_CHECKING:
     from asyncio.locks import Barrier as _Barrier
@@ -65,7 +65,8 @@ NAMES: Final = ("Lock", "Condition", "Semaphore", "BoundedSemaphore", "Event", "
 class _Record:
     """What the engine needs of a lock.  ``node`` is where its holder stands, VOID if it was taken unseen.
 
-    Beside the lock, not in it: a subclass of asyncio's class may derive from anything else as well.
+    Beside the lock, not in it: a subclass of asyncio's class may derive from anything else, and call its own what it
+    likes.  It is the lock's ``_ctxcheck_record``.
     ``told`` is a finding that its release by another task takes back.
     """
 
@@ -93,7 +94,7 @@ class _Record:
 
 
 def _new_record(kind: Kind, name: str | None, order_key: Any = None, *, depth: int = 3) -> _Record | None:
-    if name is None and not in_scope():
+    if OFF_FOR_GOOD or (name is None and not in_scope()):
         return None
     return _Record(*classify(kind, name, depth=depth), order_key)
 
@@ -226,22 +227,7 @@ class Lock(Look, _Lock):
     def __init__(self, *args: Any, name: str | None = None, order_key: Any = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         check_name("Lock", name)
-        self._record: _Record | None = _new_record(AIO_LOCK, name, order_key)
-
-    @property
-    def node(self) -> Any:
-        """Where its holder stands; for the engine."""
-        return None if self._record is None else self._record.node
-
-    @property
-    def step(self) -> Step | None:
-        """Its class, as ``async with`` takes it; for the engine."""
-        return None if self._record is None else self._record.step
-
-    @property
-    def order_key(self) -> Any:
-        """See the class."""
-        return None if self._record is None else self._record.order_key
+        self._ctxcheck_record: _Record | None = _new_record(AIO_LOCK, name, order_key)
 
     async def acquire(self) -> Literal[True]:
         """As :meth:`asyncio.Lock.acquire`; validated before it can wait."""
@@ -264,7 +250,7 @@ class Lock(Look, _Lock):
         self._give(scoped=False)
 
     async def _take(self, mode: Mode) -> Literal[True]:
-        record = self._record
+        record = self._ctxcheck_record
         if record is None:
             return await super().acquire()
         if type(record.node) is Unused:
@@ -304,7 +290,7 @@ class Lock(Look, _Lock):
         return taken
 
     def _give(self, *, scoped: bool) -> None:
-        record = self._record
+        record = self._ctxcheck_record
         node = None if record is None else record.node
         if record is None or node is None or node is VOID or type(node) is Unused:
             if record is not None:
@@ -348,8 +334,13 @@ class Condition(Look, _Condition):
         if lock is None:
             lock = Lock.__new__(Lock)
             _Lock.__init__(lock)
-            lock._record = _new_record(AIO_LOCK, name)
+            lock._ctxcheck_record = _new_record(AIO_LOCK, name)
         super().__init__(lock, *args, **kwargs)
+
+    @property
+    def _ctxcheck_record(self) -> _Record | None:
+        """Who holds its lock holds it."""
+        return getattr(self._lock, "_ctxcheck_record", None)
 
     def _checked_lock(self) -> Lock | None:
         """Its lock, if that is one of ours, and acquired and released by its own methods."""
@@ -379,10 +370,11 @@ class Condition(Look, _Condition):
         state = tasks.owner_state() if lock is not None else None
         if type(state) is not TaskState or lock is None:
             return await super().wait()
-        node = lock.node
+        record = lock._ctxcheck_record
+        node = None if record is None else record.node
         before = state.restoring
         if isinstance(node, Node) and node is not VOID and node.state is state and _is_scoped(node):
-            state.restoring = lock._record
+            state.restoring = record
         try:
             return await super().wait()
         finally:
@@ -430,11 +422,11 @@ class Semaphore(Look, _Semaphore):
     def __init__(self, value: int = 1, *args: Any, name: str | None = None, **kwargs: Any) -> None:
         check_name(type(self).__name__, name)
         super().__init__(value, *args, **kwargs)
-        self._record: _Record | None = _new_record(AIO_SEMAPHORE, name) if value == 1 else None
+        self._ctxcheck_record: _Record | None = _new_record(AIO_SEMAPHORE, name) if value == 1 else None
 
     async def acquire(self) -> Literal[True]:
         """As ``asyncio.Semaphore.acquire``; validated before it can wait."""
-        record = self._record
+        record = self._ctxcheck_record
         if record is None:
             awaits(f"{type(self).__name__}.acquire")
             return await super().acquire()
@@ -465,7 +457,7 @@ class Semaphore(Look, _Semaphore):
 
     def release(self) -> None:
         """As ``asyncio.Semaphore.release``."""
-        record = self._record
+        record = self._ctxcheck_record
         try:
             if record is not None:
                 node, record.node = record.node, None

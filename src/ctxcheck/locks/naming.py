@@ -295,7 +295,9 @@ def _field_of(holder: Any, lock: Any) -> str:
                 except AttributeError:
                     continue
     for name, value in fields.items():
-        if value is lock or getattr(value, "_lock", None) is lock or getattr(value, "_record", None) is lock:
+        if value is lock or any(
+            getattr(value, inner, None) is lock for inner in ("_lock", "_record", "_ctxcheck_record")
+        ):
             return str(name)
     return ""
 

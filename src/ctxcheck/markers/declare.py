@@ -74,7 +74,9 @@ def _name(function: str, lock: Any) -> str | None:
     step = getattr(lock if isinstance(lock, levels.StandIn) else inner, "step", None)
     lock_class: Any = step.lock_class if isinstance(step, Step) else getattr(inner, "lock_class", None)
     if lock_class is None:
-        lock_class = getattr(getattr(inner, "_record", None), "lock_class", None)  # a semaphore that is ordered
+        # a semaphore that is ordered, or a lock of asyncio's
+        record = getattr(inner, "_ctxcheck_record", None) or getattr(inner, "_record", None)
+        lock_class = getattr(record, "lock_class", None)
     if isinstance(lock_class, LockClass):
         return lock_class.key
     if isinstance(inner, (LockType, RLockType)):

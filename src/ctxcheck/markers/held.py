@@ -61,10 +61,16 @@ class _Answer(NamedTuple):
 _CANNOT_TELL: Final = _Answer(None, None, "")
 
 
-def _look(state: OwnerState, lock: Any) -> _Answer:
-    """Find out whether ``state`` holds ``lock``; ``held`` is None where that can't be known."""
+def _subject(lock: Any) -> Any:
+    """What the engine knows of: a Condition's lock, and what stands beside a lock of asyncio's."""
     if isinstance(lock, _Condition):
         lock = lock._lock
+    return lock if isinstance(lock, levels.StandIn) else getattr(lock, "_ctxcheck_record", None) or lock
+
+
+def _look(state: OwnerState, lock: Any) -> _Answer:
+    """Find out whether ``state`` holds ``lock``; ``held`` is None where that can't be known."""
+    lock = _subject(lock)
     lock_class = _class_of(lock)
     if lock_class is not None and lock_class.kind.resource:
         return _CANNOT_TELL  # nobody owns a semaphore
@@ -128,7 +134,7 @@ def _check(state: OwnerState, lock: Any, name: str, wanted: bool, mode: Holding,
     is_so = answer.held and _fits(answer.node, mode)
     if is_so == wanted:
         return
-    lock_class = _class_of(lock._lock if isinstance(lock, _Condition) else lock)
+    lock_class = _class_of(_subject(lock))
     if lock_class is not None:
         name = lock_class.name
     by = answer.by
@@ -311,8 +317,7 @@ def ask(state: OwnerState, lock: Any, mode: Holding) -> None:
     """Learn and validate what an acquire of ``lock`` would mean here, without one."""
     if state.cur is VOID:
         return
-    if isinstance(lock, _Condition):
-        lock = lock._lock
+    lock = _subject(lock)
     node = getattr(lock, "node", None)
     if type(node) is Unused:
         # its class isn't known until it is first used; this is a use
@@ -321,8 +326,9 @@ def ask(state: OwnerState, lock: Any, mode: Holding) -> None:
     if isinstance(lock, levels.StandIn):
         lock, under = lock.lock, lock.under
     if lock_class is None or lock_class.kind.resource:
-        if not state.cur.allows & BLOCK:
-            slowpath.consult(_blocks, state, type(lock).__qualname__)
+        needs = BLOCK if lock_class is None else lock_class.kind.needs
+        if not state.cur.allows & needs:
+            slowpath.consult(_blocks, state, type(lock).__qualname__, needs)
         return
     answer = _look(state, lock)
     if answer.held:
@@ -339,8 +345,8 @@ def _both_shared(node: Node | None, mode: Holding) -> bool:
     return mode == "shared" and node is not None and node.step.mode is not None and node.step.mode.shared
 
 
-def _blocks(state: OwnerState, name: str) -> None:
-    state.engine.report_sleep(state, name, "acquire", capture(1))
+def _blocks(state: OwnerState, name: str, needs: int) -> None:
+    state.engine.report_sleep(state, name, "acquire", capture(1), permission=needs)
 
 
 def _self_deadlock(state: OwnerState, lock_class: LockClass, node: Node | None) -> None:
