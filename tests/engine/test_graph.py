@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import random
 from collections.abc import Iterable
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -292,3 +294,30 @@ def test_witnesses_stand_in_their_own_order_however_they_came() -> None:
             evidence.add(one)
         orders.add(tuple(w.sort_key() for w in evidence.witnesses))
     assert len(orders) == 1
+
+
+def test_an_edge_that_was_half_entered_is_mended_with_the_next_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    # a signal handler raised in the middle, or a fork came while another thread was at it
+    a, b, c = classes(*"abc")
+    graph = OrderGraph()
+    add(graph, b, c)
+    for name in ("_insert", "_search", "_reorder", "_merge"):
+        real = getattr(OrderGraph, name)
+
+        def interrupted(self: OrderGraph, *args: Any, real: Any = real) -> Any:
+            real(self, *args)
+            raise KeyboardInterrupt
+
+        with monkeypatch.context() as patch:
+            patch.setattr(OrderGraph, name, interrupted)
+            for edge in ((a, b), (c, a)):
+                with contextlib.suppress(KeyboardInterrupt):
+                    add(graph, *edge)
+        # an event that was interrupted is seen to again
+        add(graph, a, b)
+        add(graph, c, a)
+        assert add(graph, a, c), name
+        graph.check_invariants()
+        assert graph.component((a, b)) == {a, b, c}
+        graph = OrderGraph()
+        add(graph, b, c)

@@ -133,6 +133,9 @@ from ctxcheck import Condition, Lock, RLock, SpinLock, checking
 class Boom(BaseException):
     """What the handler raises."""
 
+# one that comes in the middle of a finalizer has nowhere to go
+sys.unraisablehook = lambda what: None if what.exc_type is Boom else sys.__unraisablehook__(what)
+
 def is_free(lock):
     answers = []
     def ask():

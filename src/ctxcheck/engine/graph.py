@@ -151,12 +151,18 @@ class OrderGraph:
     searches the region between the two ranks.  ``folded`` counts the witnesses whose guards are known in part only.
     """
 
-    __slots__ = ("_home", "_members", "_pred", "_rank", "_succ", "evidence", "folded", "successors")
+    __slots__ = ("_home", "_members", "_pred", "_rank", "_succ", "_torn", "evidence", "folded", "successors")
 
     def __init__(self) -> None:
         self.evidence: dict[Edge, Evidence] = {}
-        self.successors: dict[LockClass, set[LockClass]] = {}  # every edge
+        self._forget_ranks()
         self.folded: int = 0
+
+    def _forget_ranks(self) -> None:
+        # set while what follows from the evidence is being changed: a signal handler may raise in the middle, or a fork
+        # leave a child with what another thread had half done
+        self._torn: bool = False
+        self.successors: dict[LockClass, set[LockClass]] = {}  # every edge
         # the graph of the strongly connected components, each of which goes by the name of one of its classes;
         # the sets may have old names in them
         self._succ: dict[LockClass, set[LockClass]] = {}
@@ -171,17 +177,34 @@ class OrderGraph:
         Returns whether the witness was news, and whether the edge lies on a cycle, now
         that it is there.  Two locks of one class make no edge: they are another rule's business.
         """
+        if self._torn:
+            self._mend()
         evidence = self.evidence.get((source, target))
         if evidence is not None:
             folded = evidence.folded
             news = evidence.add(witness)
             self.folded += evidence.folded - folded
             return news, news and self._name(source) is self._name(target)
-        evidence = self.evidence[(source, target)] = Evidence()
+        evidence = Evidence()
         evidence.add(witness)
+        self._torn = True
+        self.evidence[(source, target)] = evidence
+        acyclic = self._connect(source, target)
+        self._torn = False
+        return True, not acyclic
+
+    def _connect(self, source: LockClass, target: LockClass) -> bool:
         self.successors.setdefault(source, set()).add(target)
         self.successors.setdefault(target, set())
-        return True, not self._insert(source, target)
+        return self._insert(source, target)
+
+    def _mend(self) -> None:
+        """Work out anew what follows from the evidence: O(edges)."""
+        self._forget_ranks()
+        self._torn = True
+        for source, target in self.evidence:
+            self._connect(source, target)
+        self._torn = False
 
     def reaches(self, start: LockClass, goal: LockClass) -> bool:
         """Whether some path of recorded edges leads from ``start`` to ``goal``."""
@@ -204,15 +227,15 @@ class OrderGraph:
 
     def without(self, gone: Callable[[LockClass], bool], *, cyclic: bool) -> OrderGraph:
         """The same graph without the edges of what is gone; those on a cycle are left out only with ``cyclic``."""
+        if self._torn:
+            self._mend()
         kept = OrderGraph()
         kept.folded = self.folded
         for edge, evidence in self.evidence.items():
             source, target = edge
             if (self._name(source) is self._name(target) and not cyclic) or not (gone(source) or gone(target)):
                 kept.evidence[edge] = evidence
-                kept.successors.setdefault(source, set()).add(target)
-                kept.successors.setdefault(target, set())
-                kept._insert(source, target)
+                kept._connect(source, target)
         return kept
 
     def _name(self, node: LockClass) -> LockClass:
