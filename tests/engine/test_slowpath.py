@@ -65,6 +65,34 @@ def python(code: str, *, timeout: float = 60, check: bool = True, **env: str) ->
 # --- waiting for oneself -----------------------------------------------------------------
 
 
+def test_a_thread_that_is_only_just_starting_may_be_the_one_that_releases() -> None:
+    # it isn't counted before it runs
+    output = python("""
+        import _thread, signal
+        import ctxcheck
+        with ctxcheck.checking() as session:
+            lock = ctxcheck.Lock(name="handed")
+            for _ in range(100):
+                lock.acquire()
+                _thread.start_new_thread(lock.release, ())
+                lock.acquire()
+                lock.release()
+        assert session.violations == [], session.violations
+        # and so may a signal handler
+        with ctxcheck.checking() as session:
+            lock = ctxcheck.Lock(name="signalled")
+            signal.signal(signal.SIGALRM, lambda *_: lock.release())
+            lock.acquire()
+            signal.setitimer(signal.ITIMER_REAL, 0.05)
+            lock.acquire()
+            assert session.held_locks() == ["signalled"]
+            lock.release()
+        assert session.violations == [], session.violations
+        print("fine")
+    """)
+    assert output.stdout == "fine\n"
+
+
 @pytest.mark.parametrize("again", ["with", "acquire"])
 def test_a_hold_by_with_can_only_be_released_by_its_own_block(again: str) -> None:
     lock = ctxcheck.Lock(name=f"self.{again}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from ctxcheck.engine import interrupts
 from ctxcheck.engine.classes import BLOCK, LockClass, Mode
@@ -12,13 +12,16 @@ from ctxcheck.engine.errors import DeadlockError
 from ctxcheck.engine.findings import Finding, NestingFacts, SelfDeadlockFacts, Waiter
 from ctxcheck.engine.graph import OrderGraph, Witness
 from ctxcheck.engine.owner import Node, OwnerState
-from ctxcheck.engine.raw import thread_count
+from ctxcheck.engine.raw import allocate_lock, thread_count
 from ctxcheck.engine.sites import capture, capture_frame
 from ctxcheck.engine.verdict import Cycle
 from ctxcheck.engine.waitgraph import WaitCycle, cycle_from
 
 if TYPE_CHECKING:
     from ctxcheck.engine.validator import Validator
+
+#: Between two looks at whether another thread has come, in seconds.
+ALONE_STEP: Final = 0.02
 
 
 def self_deadlock(engine: Validator, state: OwnerState, lock_class: LockClass, node: Node) -> None:
@@ -36,8 +39,10 @@ def self_deadlock(engine: Validator, state: OwnerState, lock_class: LockClass, n
         pass  # another process may release it
     elif mode is not None and mode.scoped:
         why = "with"
-    elif lock_class.kind.needs == BLOCK and thread_count() == 0 and state.owner.ident == threading.main_thread().ident:
+    elif lock_class.kind.needs == BLOCK and _stays_alone(state, node, engine.deadlock_after):
         why = "alone"
+    if not why and node.state is state and state.find(node.stands_for) is None:
+        return  # it was released meanwhile
     trace = capture(2)
     state.owner.learn_name()
     holder = node.stands_for.state
@@ -63,6 +68,24 @@ def self_deadlock(engine: Validator, state: OwnerState, lock_class: LockClass, n
         violation = engine.emit(state, finding)
         raise DeadlockError(violation)
     engine.provisional[state] = finding
+
+
+def _stays_alone(state: OwnerState, node: Node, seconds: float) -> bool:
+    """Whether no other thread is there for so long, in which the hold isn't given up either.
+
+    A thread that is just starting isn't counted before it runs, and may be the one that releases; so may a signal handler.
+    """
+    pause, left = allocate_lock(), seconds
+    pause.acquire()
+    while thread_count() == 0 and state.owner.ident == threading.main_thread().ident:
+        state.settle()  # a thread may have come, released it and gone
+        if state.find(node.stands_for) is None:
+            break
+        if left <= 0:
+            return True
+        pause.acquire(True, min(left, ALONE_STEP))
+        left -= ALONE_STEP
+    return False
 
 
 def shared_twice(engine: Validator, state: OwnerState, lock_class: LockClass, node: Node, mode: Mode) -> None:
