@@ -279,7 +279,7 @@ class Level(LockClass):
     def __init__(self, base: LockClass, level: int, key: str) -> None:
         super().__init__(key, f"{base.name}/{level}", base.kind, base.made_at, unstable=base.unstable)
         self._base: LockClass = base
-        self.handed_over = base.handed_over
+        self.handed_over: bool = base.handed_over
 
     @property
     def base(self) -> LockClass:

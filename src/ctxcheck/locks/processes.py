@@ -11,7 +11,7 @@ from collections.abc import Callable
 from multiprocessing import synchronize
 from multiprocessing.util import register_after_fork
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ctxcheck import fastpath
 from ctxcheck.engine import slowpath
@@ -19,8 +19,12 @@ from ctxcheck.engine.classes import PROCESS_LOCK, PROCESS_RLOCK, WITH, Kind, Ste
 from ctxcheck.engine.owner import VOID, Node
 from ctxcheck.locks.naming import classify, in_scope
 
-_Lock: Any = synchronize.Lock
-_RLock: Any = synchronize.RLock
+if TYPE_CHECKING:
+    from multiprocessing.synchronize import Lock as _Lock
+    from multiprocessing.synchronize import RLock as _RLock
+else:
+    _Lock = synchronize.Lock
+    _RLock = synchronize.RLock
 
 
 class _Shared:
@@ -88,7 +92,7 @@ def _seconds(timeout: Any) -> Any:
     return max(0, timeout) if isinstance(timeout, (int, float)) else timeout
 
 
-class Lock(_Shared, _Lock):  # type: ignore[misc]
+class Lock(_Shared, _Lock):
     """A checked ``multiprocessing.Lock``."""
 
     kind = PROCESS_LOCK
@@ -114,7 +118,7 @@ class Lock(_Shared, _Lock):  # type: ignore[misc]
         slowpath.release(self, state)
 
 
-class RLock(_Shared, _RLock):  # type: ignore[misc]
+class RLock(_Shared, _RLock):
     """A checked ``multiprocessing.RLock``."""
 
     kind = PROCESS_RLOCK
