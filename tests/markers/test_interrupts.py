@@ -47,7 +47,7 @@ def one(session: Any) -> Violation:
 
 
 def test_nothing_of_what_it_interrupts_counts_inside() -> None:
-    a, b, spin = ctxcheck.Lock(name="A"), ctxcheck.Lock(name="B"), ctxcheck.SpinLock(name="S")
+    a, b, spin = ctxcheck.Lock(name="in.A"), ctxcheck.Lock(name="in.B"), ctxcheck.SpinLock(name="in.S")
     with ctxcheck.checking() as session:
         for first, second in ((a, b), (b, a)):  # no order between the two
             with first, ctxcheck.masked("gc", "signal"), ctxcheck.interrupt("other"), second:
@@ -59,7 +59,7 @@ def test_nothing_of_what_it_interrupts_counts_inside() -> None:
                     ctxcheck.might_sleep()
             with ctxcheck.masked("gc"), a:  # CTX102, as before
                 pass
-        assert session.graph()["edges"] == [{"from": "S", "to": "A", "count": 1}]
+        assert session.graph()["edges"] == [{"from": "in.S", "to": "in.A", "count": 1}]
     assert [v.rule for v in session.violations if v.rule not in ("CTX004", "CTX005")] == ["CTX102"]
 
 
