@@ -73,7 +73,8 @@ def self_deadlock(engine: Validator, state: OwnerState, lock_class: LockClass, n
 def _stays_alone(state: OwnerState, node: Node, seconds: float) -> bool:
     """Whether no other thread is there for so long, in which the hold isn't given up either.
 
-    A thread that is just starting isn't counted before it runs, and may be the one that releases; so may a signal handler.
+    A thread that is just starting isn't counted before it runs, and may be the one that releases; so may a signal
+    handler.
     """
     pause, left = allocate_lock(), seconds
     pause.acquire()
