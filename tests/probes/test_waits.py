@@ -840,3 +840,18 @@ def test_a_wait_is_a_sleep(what: str) -> None:
     told = {(v.rule, v.message.partition("`")[2].partition("`")[0]) for v in session.violations}
     assert (("CTX101", what)) in told
     assert {rule for rule, _ in told} <= {"CTX101", "CTX102"}, "their own locks are locks too"
+
+
+def test_a_queue_that_counts_by_itself_is_not_asked_out_of_turn() -> None:
+    class Strange(queue.Queue):  # type: ignore[type-arg]
+        def _qsize(self) -> int:
+            assert self.mutex.locked(), "asked without its lock"
+            return len(self.queue)
+
+    with ctxcheck.checking() as session:
+        strange = Strange(maxsize=2)
+        strange.put(1)
+        assert strange.get() == 1
+        with pytest.raises(queue.Empty):
+            strange.get(timeout=0.001)
+    assert not session.violations

@@ -28,6 +28,12 @@ _NOTHING = _Awaited(None, None, None)
 def watch(patches: Patches, module: Any) -> None:
     """Put the probes in place; ``module`` is ``queue``."""
     queue = module.Queue
+    plain = {kind._qsize for kind in (queue, module.LifoQueue, module.PriorityQueue)}
+
+    def size(self: Any, unknown: int) -> int:
+        # a program's own way to count may do anything: it isn't asked out of turn
+        count: Any = getattr(self.__class__, "_qsize", None)
+        return int(count(self)) if count in plain else unknown
 
     def init(original: Any, live: Any) -> Any:
         def initialise(self: Any, maxsize: int = 0) -> None:
@@ -43,9 +49,9 @@ def watch(patches: Patches, module: Any) -> None:
         def get(self: Any, block: Any = True, timeout: Any = None) -> Any:
             if live():
                 known = fields(self).get(KEY, _NOTHING)
-                before_signal(known.place, woke=bool(self.not_full._waiters))
+                before_signal(known.place, woke=_somebody(self.not_full))
                 if block and is_wait(timeout):
-                    before_wait(known.item if not self._qsize() else None, "Queue.get", timed=timeout is not None)
+                    before_wait(None if size(self, 0) else known.item, "Queue.get", timed=timeout is not None)
             return original(self, block, timeout)
 
         return get
@@ -54,9 +60,9 @@ def watch(patches: Patches, module: Any) -> None:
         def put(self: Any, item: Any, block: Any = True, timeout: Any = None) -> None:
             if live():
                 known = fields(self).get(KEY, _NOTHING)
-                before_signal(known.item, woke=bool(self.not_empty._waiters))
+                before_signal(known.item, woke=_somebody(self.not_empty))
                 if block and self.maxsize > 0 and is_wait(timeout):
-                    full = self._qsize() >= self.maxsize
+                    full = size(self, self.maxsize) >= self.maxsize
                     before_wait(known.place if full else None, "Queue.put", timed=timeout is not None)
             original(self, item, block, timeout)
 
@@ -66,7 +72,7 @@ def watch(patches: Patches, module: Any) -> None:
         def task_done(self: Any) -> None:
             if live():
                 known = fields(self).get(KEY, _NOTHING)
-                before_signal(known.all_done, woke=bool(self.all_tasks_done._waiters))
+                before_signal(known.all_done, woke=_somebody(self.all_tasks_done))
             original(self)
 
         return task_done
@@ -86,6 +92,11 @@ def watch(patches: Patches, module: Any) -> None:
     patches.wrap(queue, "join", join)
     if getattr(module.SimpleQueue, "__module__", "") == "_queue":
         patches.replace(module, "SimpleQueue", _simple_queue(module.SimpleQueue, patches))
+
+
+def _somebody(condition: Any) -> bool:
+    """Whether somebody waits on a condition, as far as it tells."""
+    return bool(getattr(condition, "_waiters", ()))
 
 
 def _simple_queue(base: Any, patches: Patches) -> Any:
