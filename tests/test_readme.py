@@ -37,7 +37,12 @@ def test_console_blocks_show_the_real_output(block: str, tmp_path: Path) -> None
     words = command.removeprefix("$ ").split()
     assert words[0] == "ctxcheck"
     result = _run([sys.executable, "-m", *words], tmp_path)
-    assert result.stdout == expected
+    assert _without_version(result.stdout) == _without_version(expected)
+
+
+def _without_version(output: str) -> str:
+    # how many locks an interpreter makes for itself differs
+    return re.sub(r"\d+ locks? (made before the start .*?) \(threading \d+\)", r"some locks \1", output)
 
 
 @pytest.mark.parametrize("name", PROGRAMS)
