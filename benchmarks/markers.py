@@ -110,6 +110,29 @@ def _in_range() -> Generator[Names]:
 
 
 @functools.cache
+def _spanned() -> tuple[Callable[[int, int], None], Callable[[int, int], None], Callable[[int], None]]:
+    """What opens and closes a bracket over a span, and what is about one place in it."""
+
+    def both(_start: int, _end: int) -> None:
+        return None
+
+    def one(_place: int) -> None:
+        return None
+
+    ends, span = ("range_start", "range_end"), ("_start", "_end")
+    start, end = (public(marker)("places", span=span)(both) for marker in ends)
+    return start, end, public("within_range")("places", at="_place")(one)
+
+
+@contextmanager
+def _in_span() -> Generator[Names]:
+    start, end, one = _spanned()
+    start(0, 16)
+    yield {"f": one}
+    end(0, 16)
+
+
+@functools.cache
 def _allowed() -> Callable[[], None]:
     made: Callable[[], None] = public("allow")("CTX103", reason="measured")(_empty)
     return made
@@ -152,6 +175,7 @@ def lines() -> list[Line]:
         line('with atomic("x"), off', off("with-atomic-off", _BLOCK, block), "call", None, atomic),
         line("@requires_lock, on", on("requires-lock-on", "f()", _lock_held), "call", None, lock),
         line("@within_range, on", on("within-range-on", "f()", _in_range), "call", None, within),
+        line("@within_range at one place, on", on("within-range-at-on", "f(4)", _in_span), "call", None, within),
         line("@range_start, @range_end, on", on("range-pair-on", _PAIR, pair), "call", None, (*start, *end)),
         line(
             "@requires_lock, off", off("requires-lock-off", "f()", _using(f=lambda: _needing()[1])), "call", OFF, lock,

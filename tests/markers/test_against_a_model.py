@@ -55,6 +55,10 @@ def page(key: int, x: int) -> None: ...
 def pages(key: int, x: int, y: int) -> None: ...
 
 
+@within_range("r", key="key")
+def anywhere(key: int) -> None: ...
+
+
 @atomic
 def naps() -> Iterator[None]:
     while True:
@@ -195,6 +199,12 @@ class Program:
         else:
             near = "opened atomic" if covering else "outside span" if ranges else ""
             self.expect("CTX201", reason=near or ("other key" if self.of("range") else ""))
+        for _ in range(2):
+            # the second time it may be known from the first
+            anywhere(key)
+            good = any(r.sleepable for r in ranges)
+            near = "opened atomic" if ranges else "other key" if self.of("range") else ""
+            self.expect(*([] if good else ["CTX201"]), reason="" if good else near)
 
     def suspended(self) -> None:
         """A generator is atomic while it runs itself, and only then."""

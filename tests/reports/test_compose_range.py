@@ -38,6 +38,25 @@ def rows(violation: Violation) -> list[tuple[int, str, str, int, bool]]:
     return [(e.line, e.function, e.what, e.times, e.here) for e in violation.timeline.events]
 
 
+def test_more_calls_than_a_timeline_has_rows(tmp_path: Path) -> None:
+    source = """
+m.begin()
+for page in [4] * 100:
+    m.drop(page)
+    m.peek(page)
+m.end()
+m.drop(3)
+"""
+    violation = program(tmp_path, source).only("CTX201")
+    assert rows(violation) == [
+        (14, "MMU.begin", "opens", 1, False),
+        (16, "MMU.drop", "inside", 100, False),
+        (17, "MMU.peek", "inside", 100, False),
+        (18, "MMU.end", "closes", 1, False),
+        (19, "MMU.drop", "OUTSIDE", 1, True),
+    ]
+
+
 def test_closed(tmp_path: Path) -> None:
     source = """
 def unmap(pages):

@@ -11,15 +11,18 @@ from __future__ import annotations
 import itertools
 import weakref
 from collections import deque
+from types import CodeType
 from typing import Any, Final, NamedTuple, final
 
 from ctxcheck.engine.classes import ContextStep
-from ctxcheck.engine.findings import Entry, Moment
-from ctxcheck.engine.owner import Node, Owner, OwnerState
-from ctxcheck.engine.sites import Trace
+from ctxcheck.engine.findings import Entry, Moment, tally
+from ctxcheck.engine.owner import NO_RUNS, Node, Owner, OwnerState, Run
+from ctxcheck.engine.sites import EMPTY, Trace
 
 #: Moments kept for the timeline of one bracket name and key.
 TIMELINE: Final = 32
+#: Places of an owner's calls that are told from each other while they are counted.
+MAX_RUNS: Final = 64
 #: Keys of one bracket name whose timelines are kept.
 MAX_KEYS: Final = 256
 #: Parts of a key that are shown.
@@ -40,41 +43,72 @@ class Point(NamedTuple):
 
 
 @final
+class Mark:
+    """What one function, or one block, says of its bracket: all that its calls share.
+
+    ``function`` is how it is called in reports, ``declared`` where it is marked.  ``anyone``: a start's bracket is
+    everybody's, a use is content with another owner's.  ``sleepable``: a use needs one that was opened where sleeping
+    was allowed; ``sleeps``: a start or an end is a sleep point.
+    """
+
+    __slots__ = ("anyone", "declared", "function", "name", "sleepable", "sleeps", "why")
+
+    def __init__(
+        self, name: str, function: str, declared: Trace, *, anyone: bool, sleepable: bool, sleeps: bool, why: str
+    ) -> None:
+        self.name: str = name
+        self.function: str = function
+        self.declared: Trace = declared
+        self.anyone: bool = anyone
+        self.sleepable: bool = sleepable
+        self.sleeps: bool = sleeps
+        self.why: str = why
+
+
+@final
 class Bracket:
     """An open (or lately closed) bracket.
 
     ``sleepable`` remembers whether it was opened where its owner could sleep, ``because`` what forbade
-    it; ``allowed`` is the reason of an ``allow`` around its start that accepts that it is left open.
-    ``key`` and ``span`` are held strongly only while the bracket is open.
+    it; ``allowed`` is, for one that is on nobody's chain, the reason of an ``allow`` around its start that accepts that
+    it is left open.  ``key`` and ``span`` are held strongly only while the bracket is open; then they are words.
     """
 
     __slots__ = (
-        "allowed", "because", "closed", "key", "key_text", "name", "node", "opened", "shared", "sleepable", "span",
-        "span_text", "state", "why",
+        "allowed", "because", "closed", "history", "key", "key_text", "name", "node", "opened", "shared", "sleepable",
+        "span", "span_text", "state", "why",
     )  # fmt: skip
 
     def __init__(
-        self, name: str, key: Any, span: Span | None, state: OwnerState, opened: Moment, *, shared: bool, why: str
-    ) -> None:
-        self.name: str = name
+        self, mark: Mark, key: Any, span: Span | None, state: OwnerState, opened: Moment, sleepable: bool,
+        because: Entry | None,
+    ) -> None:  # fmt: skip
+        self.name: str = mark.name
         self.key: Any = key
-        self.key_text: str = describe_key(key)
+        self.key_text: str = ""
         self.span: Span | None = span
         self.span_text: str = ""
         self.state: OwnerState = state
         self.opened: Moment = opened
         self.closed: Moment | None = None
-        self.shared: bool = shared
-        self.sleepable: bool = True
-        self.because: Entry | None = None
+        self.shared: bool = mark.anyone
+        self.sleepable: bool = sleepable
+        self.because: Entry | None = because
         self.allowed: str | None = None
-        self.why: str = why
+        self.why: str = mark.why
         self.node: Node | None = None
+        #: where its moments are noted while it is open
+        self.history: History | None = None
+
+    def words(self) -> str:
+        """Its key and span, open or not."""
+        key = self.key_text or describe_key(self.key)
+        return " ".join(text for text in (key, self.span_text or describe_span(self.span)) if text)
 
 
-def moment(what: Any, function: str, trace: Trace, owner: Owner) -> Moment:
+def moment(what: Any, function: str, trace: Trace, owner: Owner, again: Any = None) -> Moment:
     """Something happens now to a bracket."""
-    return Moment(what, function, trace, owner, _serials())
+    return Moment(what, function, trace, owner, _serials(), again)
 
 
 def same_key(a: Any, b: Any) -> bool:
@@ -113,7 +147,8 @@ def same_span(a: Span | None, b: Span | None) -> bool:
     if a is None or b is None:
         return a is b
     try:
-        return all(bool(x is y or x == y) for x, y in zip(a, b, strict=True))
+        (start, end), (other_start, other_end) = a, b
+        return bool(start is other_start or start == other_start) and bool(end is other_end or end == other_end)
     except Exception:  # the program's own comparison
         return False
 
@@ -155,7 +190,7 @@ class History:
     nothing is remembered beyond the closing.
     """
 
-    __slots__ = ("_references", "closed", "moments", "remembers")
+    __slots__ = ("_references", "closed", "dropped", "moments", "remembers", "runs")
 
     def __init__(self, key: Any) -> None:
         references = [_reference(part) for part in _objects(key)]
@@ -163,9 +198,27 @@ class History:
         self._references = [reference for reference in references if reference is not None]
         self.moments: deque[Moment] = deque(maxlen=TIMELINE)
         self.closed: Bracket | None = None
+        #: no longer in the book
+        self.dropped: bool = False
+        #: what its last moments count
+        self.runs: list[Run] = []
+
+    def note(self, moment: Moment) -> None:
+        """Add to the timeline."""
+        if self.runs:
+            self.stop()
+        self.moments.append(moment)
+
+    def stop(self) -> None:
+        """Let no moment be counted any more: what comes next is another one."""
+        runs, self.runs = self.runs, []
+        for run in runs:
+            run.node = run.history = None
 
     def is_of(self, key: Any) -> bool:
         """Whether this is the history of ``key``, which is known to be at the same place."""
+        if not self._references:
+            return True
         return not self.remembers or all(
             reference() is part for reference, part in zip(self._references, _objects(key), strict=True)
         )
@@ -187,10 +240,11 @@ def _reference(thing: Any) -> weakref.ref[Any] | None:
 
 def _place(key: Any) -> object:
     """Something to look a key up by, which is equal for keys that are the same."""
+    if key is None:
+        return None
     if type(key) is tuple:
         return (tuple, *(_place(part) for part in key))  # pyright: ignore[reportUnknownVariableType]
-    by_value: bool = key is None or type(key) in _BY_VALUE
-    return (type(key), key) if by_value else id(key)  # pyright: ignore[reportUnknownVariableType]
+    return (type(key), key) if type(key) in _BY_VALUE else id(key)  # pyright: ignore[reportUnknownVariableType]
 
 
 @final
@@ -224,19 +278,62 @@ class BracketBook:
         if found is None or not found.is_of(key):
             while len(of_name) >= MAX_KEYS:
                 try:
-                    of_name.pop(next(iter(of_name)), None)
+                    gone = of_name.pop(next(iter(of_name)), None)
+                    if gone is not None:
+                        gone.dropped = True
                 except (StopIteration, RuntimeError):  # another thread is at it
                     break
             found = of_name[place] = History(key)
         return found
 
-    def note(self, name: str, key: Any, moment: Moment) -> None:
-        """Add to the timeline of this name and key."""
-        self.history(name, key).moments.append(moment)
+    def note(self, state: OwnerState, name: str, key: Any, moment: Moment) -> None:
+        """Add to the timeline of this name and key what ``state`` does."""
+        state.runs = NO_RUNS
+        self.history(name, key).note(moment)
+
+    def history_of(self, bracket: Bracket) -> History:
+        """As :meth:`history`, of one that is open."""
+        history = bracket.history
+        if history is None or history.dropped:
+            history = bracket.history = self.history(bracket.name, bracket.key)
+        return history
+
+    def inside(
+        self, state: OwnerState, mark: Mark, bracket: Bracket, node: Node | None, code: CodeType | None, lasti: int
+    ) -> None:
+        """Add a call to the timeline of a bracket that covers it, or count it with those before.
+
+        ``node`` is where ``state`` stood when that was found, if the bracket is its own.
+        """
+        if bracket.closed is not None:
+            return  # by a signal handler, just now
+        history, runs = self.history_of(bracket), state.runs
+        run = runs.get(lasti)
+        if run is not None and run.history is history and run.mark is mark and run.code is code:
+            for _ in run.again:
+                break
+        else:
+            again = tally()
+            run = Run(mark, code, again, history)
+            if len(history.runs) >= TIMELINE - 1:
+                history.stop()  # what is counted is still in the timeline
+            # only its own line is ever shown
+            trace = EMPTY if code is None else Trace((code,), (lasti,))
+            history.moments.append(moment("inside", mark.function, trace, state.owner, again))
+            history.runs.append(run)
+            if runs is NO_RUNS or len(runs) >= MAX_RUNS:
+                state.runs = runs = {}
+            runs[lasti] = run
+        run.bracket, run.node = bracket, node
+        if bracket.closed is not None:
+            history.stop()
+            state.runs = NO_RUNS
 
     def timeline(self, name: str, key: Any) -> tuple[Moment, ...]:
         """What happened to this name and key lately, oldest first."""
-        moments = self.history(name, key).moments
+        history = self.history(name, key)
+        history.stop()
+        moments = history.moments
         for _ in range(3):
             try:
                 return tuple(moments)
@@ -250,14 +347,19 @@ class BracketBook:
 
     def opened(self, bracket: Bracket) -> None:
         """Enter a bracket into the book of all that are open."""
+        name, key, opened = bracket.name, bracket.key, bracket.opened
+        bracket.history = history = self.history(name, key)
         self.everywhere.append(bracket)
-        self.pairs[bracket.name] = (bracket.opened.function, self.pairs.get(bracket.name, ("", ""))[1])
-        # what is used stays: the oldest entries go first
-        history = self.history(bracket.name, bracket.key)
-        of_name, place = self._histories[bracket.name], _place(bracket.key)
-        of_name.pop(place, None)
-        of_name[place] = history
-        history.moments.append(bracket.opened)
+        pair = self.pairs.get(name, ("", ""))
+        if pair[0] != opened.function:
+            self.pairs[name] = (opened.function, pair[1])
+        of_name = self._histories[name]
+        if len(of_name) > 1:
+            # what is used stays: the oldest entries go first
+            place = _place(key)
+            of_name.pop(place, None)
+            of_name[place] = history
+        history.note(opened)
 
     def close(self, bracket: Bracket, moment: Moment) -> None:
         """Move a bracket to those lately closed and let go of its key."""
@@ -267,13 +369,21 @@ class BracketBook:
         except ValueError:
             pass
         if moment.what == "closes":
-            self.pairs[bracket.name] = (self.pairs.get(bracket.name, ("", ""))[0], moment.function)
-        history = self.history(bracket.name, bracket.key)
+            pair = self.pairs.get(bracket.name, ("", ""))
+            if pair[1] != moment.function:
+                self.pairs[bracket.name] = (pair[0], moment.function)
+        history = self.history_of(bracket)
+        history.stop()
+        bracket.history = None  # it may come to refer to the bracket
         if history.remembers:
             history.closed = bracket
         else:
+            history.dropped = True
             self._histories[bracket.name].pop(_place(bracket.key), None)
-        bracket.span_text = describe_span(bracket.span)
+        if bracket.key is not None:
+            bracket.key_text = describe_key(bracket.key)
+        if bracket.span is not None:
+            bracket.span_text = describe_span(bracket.span)
         bracket.key = bracket.span = bracket.node = None
 
     def find_open(self, state: OwnerState, name: str, key: Any, *, anyone: bool) -> list[Bracket]:

@@ -6,8 +6,9 @@ A :class:`Finding` carries traces and classes; ``reports.compose`` turns it into
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, NamedTuple, final
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple, final
 
 from ctxcheck.engine.classes import ContextStep, LockClass, Mode, Step
 from ctxcheck.engine.owner import Owner
@@ -18,6 +19,10 @@ if TYPE_CHECKING:
     from ctxcheck.engine.declared import Breach
     from ctxcheck.engine.usage import Hazard
     from ctxcheck.engine.verdict import Cycle
+
+    Tally = itertools.repeat[None]
+
+What = Literal["opens", "inside", "closes", "OUTSIDE", "UNPAIRED", "STILL OPEN"]
 
 
 class Entry(NamedTuple):
@@ -117,14 +122,38 @@ class SleepFacts:
     why: str = ""
 
 
-class Moment(NamedTuple):
-    """One event of a bracket's life, for its timeline; ``serial`` rises from one to the next."""
+#: More than anybody will ever count.
+_MANY: Final = 1 << 62
 
-    what: Literal["opens", "inside", "closes", "OUTSIDE", "UNPAIRED", "STILL OPEN"]
-    function: str
-    trace: Trace
-    owner: Owner
-    serial: int = 0
+
+def tally() -> Tally:
+    """Return something that counts how often it was stepped: the one counter whose step can't be interrupted."""
+    return itertools.repeat(None, _MANY)
+
+
+@final
+class Moment:
+    """One event of a bracket's life, for its timeline; ``serial`` rises from one to the next.
+
+    ``again`` counts the times that the same came once more, with nothing in between.
+    """
+
+    __slots__ = ("again", "function", "owner", "serial", "trace", "what")
+
+    def __init__(
+        self, what: What, function: str, trace: Trace, owner: Owner, serial: int = 0, again: Tally | None = None
+    ) -> None:
+        self.what: What = what
+        self.function: str = function
+        self.trace: Trace = trace
+        self.owner: Owner = owner
+        self.serial: int = serial
+        self.again: Tally | None = again
+
+    @property
+    def times(self) -> int:
+        """How often it came."""
+        return 1 if self.again is None else 1 + _MANY - self.again.__length_hint__()
 
 
 @final

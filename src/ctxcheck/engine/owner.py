@@ -24,7 +24,9 @@ from ctxcheck.engine.raw import get_ident, thread_name
 from ctxcheck.engine.sites import EMPTY, Trace
 
 if TYPE_CHECKING:
-    from ctxcheck.engine.brackets import Bracket
+    from types import CodeType
+
+    from ctxcheck.engine.brackets import Bracket, Mark
     from ctxcheck.engine.classes import LockClass
 
 
@@ -156,14 +158,42 @@ class Owner:
         return f"{self.kind} '{self.name or f'{self.kind}-{self.serial}'}'"
 
 
+@final
+class Run:
+    """Calls of one marked function from one place, inside an open bracket, with nothing but such calls in between.
+
+    They are one moment of the bracket's ``history``, and counted by ``again``.  While its owner stands at ``node``,
+    the ``bracket`` is open: another call of what is marked with ``mark``, from the same place (``code``, and the
+    instruction under which it is found), is covered as the one before was.  It is over with the next other thing that
+    happens to a bracket of this owner's, or of the same key: then ``node`` and ``history`` are None.
+    """
+
+    __slots__ = ("again", "bracket", "code", "history", "mark", "node")
+
+    def __init__(self, mark: Mark | None, code: CodeType | None, again: Iterator[None], history: Any) -> None:
+        self.mark: Mark | None = mark
+        self.code: CodeType | None = code
+        self.again: Iterator[None] = again
+        self.history: Any = history
+        self.bracket: Any = None
+        self.node: Node | None = None
+
+
+#: No owner stands here.
+NO_RUN: Final = Run(None, None, iter(()), None)
+#: Of an owner that hasn't made such a call since something else happened; never written to.
+NO_RUNS: Final[dict[int, Run]] = {}
+
+
 class OwnerState:
     """Everything mutable about one owner in one session.
 
     ``cur`` is its chain, ``drops`` the nodes that others released for it, ``instances`` the held locks
     of classes whose instances matter, ``waiting`` the lock that it is blocked on (``since`` then, by the
     monotonic clock, and ``until`` when, if it gives up by itself), ``brackets`` its
-    open ranges, ``cached`` the nodes of its trie that have a child for each lock class.  ``engine`` is the
-    validator that it reports to, or ``None`` when off.
+    open ranges, ``runs`` the calls in them that are only counted, by the instruction that calls, ``cached`` the nodes
+    of its trie that have a child for each lock class.  ``engine`` is the validator that it reports to, or ``None``
+    when off.
     """
 
     __slots__ = (
@@ -178,6 +208,7 @@ class OwnerState:
         "learned",
         "owner",
         "root",
+        "runs",
         "since",
         "until",
         "waiting",
@@ -194,6 +225,7 @@ class OwnerState:
         self.since: float = 0.0
         self.until: float | None = None
         self.brackets: list[Bracket] = []
+        self.runs: dict[int, Run] = NO_RUNS
         self.cached: dict[LockClass, list[Node]] = {}
         #: whether it was the first, or one of the first few, to take some chain of its trie
         self.learned: bool = False
@@ -252,6 +284,7 @@ class OwnerState:
         self.cur = VOID
         self.root = VOID
         self.instances = []
+        self.runs = NO_RUNS
         self.cached = {}
         while nodes:
             node = nodes.pop()

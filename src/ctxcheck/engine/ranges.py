@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from types import CodeType
 from typing import TYPE_CHECKING, Any
 
 from ctxcheck.engine.brackets import (
     Bracket,
+    Mark,
     Point,
     Span,
     covers,
@@ -16,9 +18,9 @@ from ctxcheck.engine.brackets import (
     same_span,
 )
 from ctxcheck.engine.findings import Entry, Finding, Moment, RangeFacts
-from ctxcheck.engine.owner import Node, Owner, OwnerState
+from ctxcheck.engine.owner import NO_RUNS, Node, Owner, OwnerState
 from ctxcheck.engine.rules import Grade
-from ctxcheck.engine.sites import EMPTY, Trace, capture
+from ctxcheck.engine.sites import EMPTY, Trace, capture, capture_place
 
 if TYPE_CHECKING:
     from ctxcheck.engine.validator import Validator
@@ -27,101 +29,106 @@ if TYPE_CHECKING:
 def open_range(
     engine: Validator,
     state: OwnerState,
-    name: str,
+    mark: Mark,
     key: Any,
     span: Span | None,
-    *,
-    function: str,
+    sleepable: bool,
+    because: Entry | None,
     trace: Trace,
-    shared: bool = False,
-    sleepable: bool = True,
-    because: Entry | None = None,
-    why: str = "",
     made: list[Bracket],
 ) -> None:
     """Open a bracket for this owner.
 
     ``sleepable``: whether the owner could sleep when the start was called; ``because``: what forbade it.
-    A ``shared`` one counts for every owner and may be closed by any; it is on nobody's chain.  It is put into ``made``
+    A shared one counts for every owner and may be closed by any; it is on nobody's chain.  It is put into ``made``
     first: a signal handler may raise at any moment, and a start that raises opens nothing.
     """
-    state.settle()
-    state.owner.learn_name()
-    opened = moment("opens", function, trace, state.owner)
-    bracket = Bracket(name, key, span, state, opened, shared=shared, why=why)
-    bracket.sleepable = sleepable
-    bracket.because = because
-    bracket.allowed = engine.allowed(state.cur, "CTX203")
+    owner = state.owner
+    if state.drops:
+        state.settle()
+    if owner.name is None:
+        owner.learn_name()
+    bracket = Bracket(mark, key, span, state, moment("opens", mark.function, trace, owner), sleepable, because)
     made.append(bracket)
+    if bracket.shared:
+        bracket.allowed = engine.allowed(state.cur, "CTX203")
     engine.book.opened(bracket)
-    if not shared:
-        step = engine.book.step(name)
+    state.runs = NO_RUNS
+    if not bracket.shared:
         # not cached: a bracket stands for itself
-        bracket.node = Node(state.cur, step, state, trace)
+        bracket.node = node = Node(state.cur, engine.book.step(mark.name), state, trace)
         state.brackets.append(bracket)
-        state.cur = bracket.node
+        state.cur = node
 
 
 def shut(engine: Validator, state: OwnerState, bracket: Bracket, closed: Moment | None = None) -> None:
     """Let a bracket be open no longer, whatever part of that is done already."""
-    if bracket.node is not None:
-        state.unlink(bracket.node)
-    if bracket in state.brackets:
-        state.brackets.remove(bracket)
+    node, brackets = bracket.node, state.brackets
+    state.runs = NO_RUNS
+    if node is not None:
+        if state.cur is node:
+            state.cur = node.parent
+        else:
+            state.unlink(node)
+    if bracket in brackets:
+        brackets.remove(bracket)
     if bracket in engine.book.everywhere:
         engine.book.close(bracket, closed or bracket.opened)
 
 
-def find_fitting(engine: Validator, state: OwnerState, name: str, key: Any, span: Span | None) -> Bracket | None:
+def find_fitting(state: OwnerState, mark: Mark, key: Any, span: Span | None) -> Bracket | None:
     """The innermost open bracket of this name, key and span that this owner may close."""
-    candidates = engine.book.find_open(state, name, key, anyone=False)
+    for own in reversed(state.brackets):
+        if own.name == mark.name and same_key(own.key, key) and same_span(own.span, span):
+            return own
+    candidates = state.engine.book.find_open(state, mark.name, key, anyone=False)
     return next((b for b in candidates if same_span(b.span, span)), None)
 
 
 def close_range(
-    engine: Validator,
-    state: OwnerState,
-    bracket: Bracket | None,
-    name: str,
-    key: Any,
-    span: Span | None,
-    *,
-    function: str,
-    declared: Trace,
-    trace: Trace,
-    why: str = "",
+    engine: Validator, state: OwnerState, bracket: Bracket | None, mark: Mark, key: Any, span: Span | None
 ) -> None:
     """Close ``bracket``, which :func:`find_fitting` found for this name, key and span; CTX202 if that is None."""
-    state.settle()
-    state.owner.learn_name()
+    if state.drops:
+        state.settle()
+    if state.owner.name is None:
+        state.owner.learn_name()
     if bracket is None:
-        candidates = engine.book.find_open(state, name, key, anyone=False)
-        engine.book.note(name, key, moment("UNPAIRED", function, trace, state.owner))
-        near, reason = (candidates[0], "other span") if candidates else _nearest(engine, state, name, key)
-        again = engine.book.lately_closed(name, key)
-        if reason == "never opened" or (again is not None and reason in ("other key", "closed")):
-            near, reason = again, "unpaired"
-        _report(engine, state, "CTX202", name, reason, function, declared, key, span, near, trace, why)
+        _unpaired(engine, state, mark, key, span)
         return
-    closed = moment("closes", function, trace, state.owner)
-    engine.book.note(name, key, closed)
+    clean = bracket.node is None or state.cur is bracket.node
+    # only its own line is ever shown, unless there is something to report
+    closed = moment("closes", mark.function, capture_place(5) if clean else capture(1), state.owner)
+    if bracket.closed is None:
+        engine.book.history_of(bracket).note(closed)
     try:
-        if bracket.node is not None:
-            _check_crossing(engine, state, bracket, function, declared, trace)
+        if not clean:
+            _check_crossing(engine, state, bracket, mark, closed.trace)
     finally:
         # closed all the same where the report of a crossing raises
         shut(engine, state, bracket, closed)
 
 
-def _check_crossing(
-    engine: Validator, state: OwnerState, bracket: Bracket, function: str, declared: Trace, trace: Trace
-) -> None:
+def _unpaired(engine: Validator, state: OwnerState, mark: Mark, key: Any, span: Span | None) -> None:
+    """An end that closes nothing (CTX202)."""
+    name, trace = mark.name, capture(1)
+    candidates = engine.book.find_open(state, name, key, anyone=False)
+    engine.book.note(state, name, key, moment("UNPAIRED", mark.function, trace, state.owner))
+    near, reason = (candidates[0], "other span") if candidates else _nearest(engine, state, name, key)
+    again = engine.book.lately_closed(name, key)
+    if reason == "never opened" or (again is not None and reason in ("other key", "closed")):
+        near, reason = again, "unpaired"
+    _report(engine, state, "CTX202", name, reason, mark.function, mark.declared, key, span, near, trace, mark.why)
+
+
+def _check_crossing(engine: Validator, state: OwnerState, bracket: Bracket, mark: Mark, trace: Trace) -> None:
     """Locks taken inside the bracket and still held at its end (CTX205)."""
     for node in state.cur.chain():
         if node.stands_for is bracket.node:
             return
         if node.step.lock_class is not None and node.step.lock_class.kind.guards:
-            crossed(engine, state, bracket, engine.entry(node), "lock held at end", function, declared, trace)
+            entry = engine.entry(node)
+            crossed(engine, state, bracket, entry, "lock held at end", mark.function, mark.declared, trace)
 
 
 def crossed(
@@ -158,34 +165,34 @@ def released_inside(engine: Validator, state: OwnerState, node: Node, trace: Tra
 def use_range(
     engine: Validator,
     state: OwnerState,
-    name: str,
+    mark: Mark,
     key: Any,
-    span: Span | Point | None,
-    *,
-    function: str,
-    declared: Trace,
-    anyone: bool = False,
-    sleepable: bool = True,
-    why: str = "",
+    place: Span | Point | None,
+    code: CodeType | None,
+    lasti: int,
 ) -> None:
-    """Check that a call is covered by one open bracket, opened where its owner could sleep (CTX201)."""
-    for mine in reversed(state.brackets):
+    """Check that a call is covered by one open bracket, opened where its owner could sleep (CTX201).
+
+    ``code`` and ``lasti`` tell who calls.
+    """
+    name, node = mark.name, state.cur
+    for own in reversed(state.brackets):
         if (
-            mine.name == name
-            and (mine.sleepable or not sleepable)
-            and same_key(mine.key, key)
-            and covers(mine.span, span)
+            own.name == name
+            and (own.sleepable or not mark.sleepable)
+            and same_key(own.key, key)
+            and covers(own.span, place)
         ):
-            # only its own line is ever shown
-            engine.book.note(name, key, moment("inside", function, capture(1, 1), state.owner))
+            engine.book.inside(state, mark, own, node, code, lasti)
             return
     state.settle()
-    candidates = engine.book.find_open(state, name, key, anyone=anyone)
-    covering = [b for b in candidates if covers(b.span, span)]
+    candidates = engine.book.find_open(state, name, key, anyone=mark.anyone)
+    covering = [b for b in candidates if covers(b.span, place)]
     bracket: Bracket | None
     if covering:
-        if not sleepable or any(b.sleepable for b in covering):
-            engine.book.note(name, key, moment("inside", function, capture(1, 1), state.owner))
+        good = next((b for b in covering if b.sleepable or not mark.sleepable), None)
+        if good is not None:
+            engine.book.inside(state, mark, good, None, code, lasti)
             return
         bracket, reason = covering[0], "opened atomic"
     elif candidates:
@@ -194,8 +201,8 @@ def use_range(
         bracket, reason = _nearest(engine, state, name, key)
     state.owner.learn_name()
     trace = capture(1)
-    engine.book.note(name, key, moment("OUTSIDE", function, trace, state.owner))
-    _report(engine, state, "CTX201", name, reason, function, declared, key, span, bracket, trace, why)
+    engine.book.note(state, name, key, moment("OUTSIDE", mark.function, trace, state.owner))
+    _report(engine, state, "CTX201", name, reason, mark.function, mark.declared, key, place, bracket, trace, mark.why)
 
 
 def _nearest(engine: Validator, state: OwnerState, name: str, key: Any) -> tuple[Bracket | None, str]:
@@ -215,6 +222,9 @@ def _nearest(engine: Validator, state: OwnerState, name: str, key: Any) -> tuple
 
 def left_open(engine: Validator, state: OwnerState, bracket: Bracket, how: str) -> None:
     """An owner finishes with a bracket open (CTX203)."""
+    if bracket.node is not None:
+        # as it was opened: what was around that has been left
+        bracket.allowed = engine.allowed(bracket.node, "CTX203")
     finding = _left(engine, bracket, "left open", how)
     state.brackets.remove(bracket)
     engine.book.close(bracket, bracket.opened)
@@ -228,7 +238,7 @@ def never_closed(engine: Validator, how: str) -> list[Finding]:
 
 def _left(engine: Validator, bracket: Bracket, reason: Any, how: str) -> Finding:
     opened = bracket.opened
-    engine.book.note(bracket.name, bracket.key, moment("STILL OPEN", how, opened.trace, opened.owner))
+    engine.book.note(bracket.state, bracket.name, bracket.key, moment("STILL OPEN", how, opened.trace, opened.owner))
     return _finding(
         engine, opened.owner, "CTX203", bracket.name, reason, opened.function, EMPTY, bracket.key, bracket.span,
         bracket, opened.trace, bracket.why, other=how, allowed=bracket.allowed,
@@ -279,7 +289,7 @@ def _finding(
     grade: Grade = "certain",
 ) -> Finding:
     if bracket is not None and not other:
-        other = " ".join(t for t in (bracket.key_text, bracket.span_text or describe_span(bracket.span)) if t)
+        other = bracket.words()
     elsewhere = bracket is not None and reason == "other key"
     facts = RangeFacts(
         name,

@@ -108,6 +108,14 @@ def capture_frame(frame: FrameType | None, limit: int = MAX_DEPTH) -> Trace:
     return Trace(tuple(codes), tuple(lastis))
 
 
+def capture_place(depth: int = 1) -> Trace:
+    """As ``capture(depth, 1)``, in half the time: the one place that a call comes from."""
+    frame: FrameType | None = get_frame(depth)
+    while frame is not None and is_own(frame.f_code):
+        frame = frame.f_back
+    return EMPTY if frame is None else Trace((frame.f_code,), (frame.f_lasti,))
+
+
 _LIBRARY: Final = os.path.dirname(os.path.abspath(os.__file__)) + os.sep
 
 

@@ -7,7 +7,7 @@ from typing import Any, Final, Literal, NamedTuple, cast, final
 
 from ctxcheck import fastpath
 from ctxcheck.engine import ranges, slowpath
-from ctxcheck.engine.brackets import Bracket, Point, Span, describe_span
+from ctxcheck.engine.brackets import Bracket, Mark, Span, describe_span
 from ctxcheck.engine.classes import AWAIT, BLOCK
 from ctxcheck.engine.errors import ViolationError
 from ctxcheck.engine.findings import Entry
@@ -23,13 +23,9 @@ OWNERS: Final = ("self", "any")
 # --- the values of one call -------------------------------------------------------------------
 
 
-class Token(NamedTuple):
-    """What a start or an end has found out before its function is called."""
-
-    key: Any
-    span: Span | None
-    sleepable: bool
-    because: Entry | None
+#: What a start has found out before its function is called: key, span, whether it could sleep, and if not, why.
+#: Of an end: the first two.
+Token = tuple[Any, Span | None, bool, Entry | None]
 
 
 def check_span(function: str, names: str, pair: Any) -> Span:
@@ -68,21 +64,32 @@ class Options(NamedTuple):
     sleepable: bool = True
 
 
-def may_sleep(state: OwnerState, permission: int) -> tuple[bool, Entry | None]:
-    """Whether this owner has the permission here, and what took it away."""
+    def mark(self, what: str, declared: Trace) -> Mark:
+        """What the engine is told at each call of ``what``, which is marked at ``declared``."""
+        return Mark(
+            self.name, what, declared, anyone=self.owner == "any", sleepable=self.sleepable, sleeps=self.sleeps,
+            why=self.why,
+        )  # fmt: skip
+
+
+def starting(state: OwnerState, mark: Mark, key: Any, span: Span | None, permission: int) -> Token:
+    """A start is called: it is a sleep point, and its bracket remembers whether it could have been one."""
+    if mark.sleeps and (state.drops or not state.cur.allows & permission):
+        sleeps(state, mark.function, "start", permission, mark.declared, mark.why)
     if state.cur.allows & permission:
-        return True, None
+        return key, span, True, None
     because = state.cur.because(permission)
-    return False, None if because is None else slowpath.consult(state.engine.entry, because)
+    return key, span, False, None if because is None else slowpath.consult(state.engine.entry, because)
 
 
-def open_bracket(options: Options, what: str, token: Token, made: list[Bracket]) -> None:
-    """Open a bracket for the calling owner, and put it into ``made``."""
+def open_bracket(mark: Mark, token: Token, made: list[Bracket]) -> None:
+    """Open a bracket for the calling owner, and put it into ``made``.  Only for who is called by a wrapper, or by
+    the method of a block."""
     state = fastpath.current()
     if state.cur is VOID:
         return
     try:
-        slowpath.consult(_open_range, state, options, what, token, made)
+        slowpath.consult(ranges.open_range, state.engine, state, mark, *token, capture(3), made)
     except BaseException:
         take_back(made)
         raise
@@ -94,82 +101,27 @@ def take_back(made: list[Bracket]) -> None:
         ranges.shut(bracket.state.engine, bracket.state, bracket)
 
 
-def _open_range(state: OwnerState, options: Options, what: str, token: Token, made: list[Bracket]) -> None:
-    ranges.open_range(
-        state.engine,
-        state,
-        options.name,
-        token.key,
-        token.span,
-        function=what,
-        trace=capture(1),
-        shared=options.owner == "any",
-        sleepable=token.sleepable,
-        because=token.because,
-        why=options.why,
-        made=made,
-    )
-
-
 @uninterrupted
-def close_bracket(options: Options, what: str, declared: Trace, token: Token) -> None:
-    """Close the calling owner's bracket, also where an exception comes in between."""
+def close_bracket(mark: Mark, key: Any, span: Span | None) -> None:
+    """Close the calling owner's bracket, also where an exception comes in between.  Only for whom :func:`open_bracket`
+    is for."""
     bracket: Bracket | None = None
     try:
         state = fastpath.current()
         if state.cur is VOID:
             return
-        bracket = slowpath.consult(_find_fitting, state, options, token)
-        slowpath.consult(_close_range, state, options, what, declared, token, bracket)
+        bracket = slowpath.consult(ranges.find_fitting, state, mark, key, span)
+        slowpath.consult(ranges.close_range, state.engine, state, bracket, mark, key, span)
     except ViolationError:
         raise
     except BaseException:
         # a signal handler's, or a callback's: closed all the same
         state = fastpath.current()
         if bracket is None and state.cur is not VOID:
-            bracket = slowpath.consult(_find_fitting, state, options, token)
+            bracket = slowpath.consult(ranges.find_fitting, state, mark, key, span)
         if bracket is not None:
             ranges.shut(state.engine, state, bracket)
         raise
-
-
-def _find_fitting(state: OwnerState, options: Options, token: Token) -> Bracket | None:
-    return ranges.find_fitting(state.engine, state, options.name, token.key, token.span)
-
-
-def _close_range(
-    state: OwnerState, options: Options, what: str, declared: Trace, token: Token, bracket: Bracket | None
-) -> None:
-    ranges.close_range(
-        state.engine,
-        state,
-        bracket,
-        options.name,
-        token.key,
-        token.span,
-        function=what,
-        declared=declared,
-        trace=capture(1),
-        why=options.why,
-    )
-
-
-def use_bracket(
-    state: OwnerState, options: Options, key: Any, place: Span | Point | None, what: str, declared: Trace
-) -> None:
-    """The calling owner needs a bracket: CTX201 if none covers ``place``."""
-    ranges.use_range(
-        state.engine,
-        state,
-        options.name,
-        key,
-        place,
-        function=what,
-        declared=declared,
-        anyone=options.owner == "any",
-        sleepable=options.sleepable,
-        why=options.why,
-    )
 
 
 # --- wrong use ---------------------------------------------------------------------------------
@@ -214,12 +166,12 @@ def names_of(span: object) -> str:
 class RangeBlock:
     """What ``range_(...)`` returns: a context manager, with ``start()`` and ``end()`` for use without ``with``."""
 
-    __slots__ = ("_options", "_token", "_what")
+    __slots__ = ("_key", "_mark", "_span")
 
     def __init__(self, options: Options, key: Any, span: Span | None) -> None:
-        self._options: Options = options
-        self._token: Token = Token(key, span, True, None)
-        self._what: str = f"range_({options.name!r})"
+        self._mark: Mark = options.mark(f"range_({options.name!r})", EMPTY)
+        self._key: Any = key
+        self._span: Span | None = span
 
     def start(self) -> None:
         """Open the bracket; a sleep point."""
@@ -235,12 +187,10 @@ class RangeBlock:
         state = fastpath.current()
         if state.cur is VOID:
             return
-        if self._options.sleeps:
-            sleeps(state, self._what, "start", permission, why=self._options.why)
-        sleepable, because = may_sleep(state, permission)
+        token = starting(state, self._mark, self._key, self._span, permission)
         made: list[Bracket] = []
         try:
-            open_bracket(self._options, self._what, self._token._replace(sleepable=sleepable, because=because), made)
+            open_bracket(self._mark, token, made)
         except BaseException:
             take_back(made)
             raise
@@ -249,12 +199,14 @@ class RangeBlock:
     def _end(self, permission: int, *, failed: bool) -> None:
         if not (ENABLED and fastpath.active):
             return
+        mark = self._mark
         try:
             try:
-                if self._options.sleeps:
-                    sleeps(fastpath.current(), self._what, "end", permission, why=self._options.why)
+                state = fastpath.current()
+                if mark.sleeps and (state.drops or not state.cur.allows & permission):
+                    sleeps(state, mark.function, "end", permission, why=mark.why)
             finally:
-                close_bracket(self._options, self._what, EMPTY, self._token)
+                close_bracket(mark, self._key, self._span)
         except ViolationError:
             if not failed:
                 raise

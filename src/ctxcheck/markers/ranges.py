@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable
+from types import CodeType, FrameType
 from typing import Any, Final, Literal, NamedTuple, final
 
 from ctxcheck import fastpath
 from ctxcheck.engine import slowpath
-from ctxcheck.engine.brackets import Point, Span
+from ctxcheck.engine.brackets import Mark, Point, Span, covers, same_key
 from ctxcheck.engine.errors import ViolationError
-from ctxcheck.engine.owner import VOID, OwnerState
+from ctxcheck.engine.owner import NO_RUN, VOID, OwnerState
+from ctxcheck.engine.ranges import use_range
+from ctxcheck.engine.raw import get_frame
+from ctxcheck.engine.sites import is_own
 from ctxcheck.markers.brackets import (
     OWNERS,
     Options,
@@ -21,10 +25,9 @@ from ctxcheck.markers.brackets import (
     check_why,
     close_bracket,
     items_of,
-    may_sleep,
     names_of,
     open_bracket,
-    use_bracket,
+    starting,
 )
 from ctxcheck.markers.contexts import sleeps
 from ctxcheck.markers.shapes import F, Plan, mark
@@ -42,55 +45,128 @@ Part = str | Callable[..., Any]
 class _Marked:
     """What the wrapper of one function asks, and where the brackets of its calls are opened, used and closed."""
 
-    __slots__ = ("_name", "_options", "_target_declared", "_what", "permission", "span_names")
+    __slots__ = ("_about_point", "_what", "mark", "permission", "span_names")
 
-    def __init__(self, target: Target, options: Options) -> None:
-        self._name = options.name
-        self._options: Options = options
+    def __init__(self, target: Target, options: Options, *, about_point: bool = False) -> None:
         self._what = target.qualname
-        self._target_declared = target.declared
+        self._about_point: bool = about_point
+        self.mark: Mark = options.mark(target.qualname, target.declared)
         self.permission = target.permission
         self.span_names: str = ""
 
     def within(self, state: OwnerState, key: Any, where: Any) -> None:
-        """A call that must be in an open bracket."""
-        if state.cur is VOID:
+        """A call that must be in an open bracket; for the wrapper only, whose caller is the place that is noted."""
+        node = state.cur
+        if node is VOID:
             return
-        place: Span | Point | None = where
-        if where is not None and type(where) is not Point:
+        place: Span | Point | None = None
+        if self._about_point:
+            place = Point(where)
+        elif where is not None:
             place = check_span(self._what, self.span_names, where)
-        slowpath.consult(use_bracket, state, self._options, key, place, self._what, self._target_declared)
+        # a report may run anything: no frame is kept meanwhile, nor what it refers to
+        frame = get_frame(1).f_back
+        code, lasti = (None, -1) if frame is None else (frame.f_code, frame.f_lasti)
+        run = state.runs.get(lasti, NO_RUN)
+        if run.code is not code:
+            # not from there, or called by the wrapper of another marker
+            code, lasti = _caller(frame)
+            run = state.runs.get(lasti, NO_RUN)
+        frame = None
+        if (
+            run.node is node
+            and run.mark is self.mark
+            and run.code is code
+            and (run.bracket.key is key or same_key(run.bracket.key, key))
+            and covers(run.bracket.span, place)
+        ):
+            for _ in run.again:
+                return
+        slowpath.consult(use_range, state.engine, state, self.mark, key, place, code, lasti)
 
     def begin(self, state: OwnerState, key: Any, span: Any) -> Token | None:
-        """A start is called: it is a sleep point, and its bracket remembers whether it could have been one."""
-        token = self.ending(state, key, span)
-        if token is None:
-            return None
-        if self._options.sleeps:
-            sleeps(state, self._what, "start", self.permission, self._target_declared, self._options.why)
-        return Token(token.key, token.span, *may_sleep(state, self.permission))
+        """A start is called."""
+        if span is not None:
+            span = check_span(self._what, self.span_names, span)
+        return None if state.cur is VOID else starting(state, self.mark, key, span, self.permission)
 
     def opened(self, token: Token) -> None:
         """It has returned."""
-        open_bracket(self._options, self._what, token, [])
+        open_bracket(self.mark, token, [])
 
-    def ending(self, state: OwnerState, key: Any, span: Any) -> Token | None:
+    def ending(self, state: OwnerState, key: Any, span: Any) -> tuple[Any, Span | None] | None:
         """An end is called; nothing is reported yet."""
-        checked = None if span is None else check_span(self._what, self.span_names, span)
-        return None if state.cur is VOID else Token(key, checked, True, None)
+        if span is not None:
+            span = check_span(self._what, self.span_names, span)
+        return None if state.cur is VOID else (key, span)
 
     def sleep_at_end(self) -> None:
         """The end is a sleep point."""
-        if self._options.sleeps:
-            sleeps(fastpath.current(), self._what, "end", self.permission, self._target_declared, self._options.why)
+        mark = self.mark
+        if mark.sleeps:
+            state = fastpath.current()
+            if state.drops or not state.cur.allows & self.permission:
+                sleeps(state, self._what, "end", self.permission, mark.declared, mark.why)
 
-    def closed(self, token: Token, failed: bool) -> None:
+    def closed(self, token: tuple[Any, Span | None], failed: bool) -> None:
         """The end has returned, or raised: then that is what the caller is to see."""
         try:
-            close_bracket(self._options, self._what, self._target_declared, token)
+            close_bracket(self.mark, *token)
         except ViolationError:
             if not failed:
                 raise
+
+
+def _caller(frame: FrameType | None) -> tuple[CodeType | None, int]:
+    """Where the innermost frame stands that isn't ctxcheck's own."""
+    while frame is not None and is_own(frame.f_code):
+        frame = frame.f_back
+    return (None, -1) if frame is None else (frame.f_code, frame.f_lasti)
+
+
+def _nowhere(error: ValueError) -> Any:
+    """In place of the frame of a caller, where `_ctx_caller` says that the wrapper has none: it is a thread's outermost
+    function, or called while the interpreter shuts down."""
+    if error.args != _NO_CALLER or (error.__traceback__ is not None and error.__traceback__.tb_next is not None):
+        raise error  # a signal handler's
+    return _NOWHERE
+
+
+class _Nowhere:
+    f_code: Final = None
+    f_lasti: Final = -2
+
+
+_NOWHERE: Final = _Nowhere()
+_NO_CALLER: Final = ("call stack is not deep enough",)
+
+#: The usual case, seen in the wrapper itself: the same call was made before from this place, with nothing but calls in
+#: between.  The frame is that of the caller; it isn't kept, it would keep what its variables refer to.
+_AGAIN: Final = """\
+try:
+    _ctx_frame = _ctx_caller(1)
+except ValueError as _ctx_error:
+    _ctx_frame = _ctx_nowhere(_ctx_error)
+try:
+    _ctx_run = _ctx_st.runs[_ctx_frame.f_lasti]
+except KeyError:
+    _ctx_run = _ctx_no_run
+if (
+    _ctx_run.node is _ctx_st.cur
+    and _ctx_run.mark is _ctx_mark
+    and _ctx_run.code is _ctx_frame.f_code
+    {same_key}
+):
+    for _ctx_frame in _ctx_run.again:
+        break
+    _ctx_run = None
+else:
+    _ctx_frame = _ctx_run = None
+    _ctx_within(_ctx_st, {key}, None)"""
+
+_SAME_KEY: Final = "and _ctx_run.bracket.key is {key}"
+
+fastpath.__dict__.update(_ctx_caller=get_frame, _ctx_nowhere=_nowhere, _ctx_no_run=NO_RUN)
 
 
 # --- the decorators -----------------------------------------------------------------------------
@@ -139,7 +215,7 @@ class Range:
         return mark(function, self._marker, self._plan)
 
     def _plan(self, target: Target) -> Plan:
-        marked = _Marked(target, self._options)
+        marked = _Marked(target, self._options, about_point=self._at is not None)
         key = "None"
         if self._key is not None:
             key = _part(target, "key", self._key)
@@ -147,14 +223,17 @@ class Range:
             key = target.path("key", target.first)
         where = "None"
         if self._at is not None:
-            where = f"_ctx_point({_part(target, 'at', self._at)})"
+            where = _part(target, "at", self._at)
         elif self._span is not None:
             where = _span_part(target, self._span)
             marked.span_names = names_of(self._span)
         own = self._key is None or self._key == target.first
         _check_shape(target, self._marker, self._options.name, not own, self._span is not None)
         if self._marker == "within_range":
-            return Plan([f"_ctx_within(_ctx_st, {key}, {where})"], _ctx_within=marked.within, _ctx_point=Point)
+            check = f"_ctx_within(_ctx_st, {key}, {where})"
+            if where == "None" and key.isidentifier():
+                check = _AGAIN.format(key=key, same_key="" if key == "None" else _SAME_KEY.format(key=key))
+            return Plan([check], _ctx_within=marked.within, _ctx_mark=marked.mark)
         if self._marker == "range_start":
             check = f"_ctx_token = _ctx_begin(_ctx_st, {key}, {where})"
             return Plan([check], "start", _ctx_begin=marked.begin, _ctx_opened=marked.opened)

@@ -26,7 +26,9 @@ _VARARGS: Final = 0x04
 _VARKEYWORDS: Final = 0x08
 
 #: Names that the wrappers use, which a parameter mustn't hide.
-_BUILTINS: Final = ("AttributeError", "BaseException", "StopIteration", "StopAsyncIteration", "hasattr")
+_BUILTINS: Final = (
+    "AttributeError", "BaseException", "KeyError", "StopIteration", "StopAsyncIteration", "ValueError", "hasattr",
+)  # fmt: skip
 
 
 @final

@@ -354,7 +354,7 @@ def _timeline(draft: Draft, facts: RangeFacts) -> None:
         event = _event(draft, moment, elsewhere=elsewhere, here_=not released and index == len(moments) - 1)
         last = events[-1] if events else None
         if last is not None and not event.here and _same(last, event):
-            events[-1] = Event(last.file, last.line, last.function, last.what, last.times + 1)
+            events[-1] = Event(last.file, last.line, last.function, last.what, last.times + event.times)
         else:
             events.append(event)
     if released:
@@ -397,7 +397,7 @@ def _event(draft: Draft, moment: Moment, *, elsewhere: bool, here_: bool) -> Eve
         what += ", for another key"
     if moment.owner is not draft.finding.owner:
         what += f" ({draft.owner(moment.owner)})"
-    return Event(spot.file, spot.line, function, what, here=here_)
+    return Event(spot.file, spot.line, function, what, moment.times, here=here_)
 
 
 def _same(a: Event, b: Event) -> bool:
