@@ -14,6 +14,7 @@ from ctxcheck.markers import (
     assert_not_held,
     atomic,
     might_sleep,
+    range_,
     range_end,
     range_start,
     requires_lock,
@@ -73,6 +74,7 @@ class Inside(NamedTuple):
     what: Any
     span: tuple[int, int] = (0, 0)
     sleepable: bool = True
+    nested: bool = False
 
 
 class Program:
@@ -165,11 +167,15 @@ class Program:
 
     def open(self) -> None:
         key, span, blocks = self.random.randrange(2), self.random.choice(SPANS), self.random.random() < 0.7
-        self.steps.append(("open", key, span, blocks))
+        nested = self.random.random() < 0.4
+        self.steps.append(("open", key, span, blocks, nested))
         sleepable = self.may_sleep()
-        (start if blocks else start_nonblock)(key, *span)
+        if nested:
+            range_("r", key=key, span=span, sleeps=blocks, nested=True).start()
+        else:
+            (start if blocks else start_nonblock)(key, *span)
         self.expect(*([] if sleepable or not blocks else ["CTX101"]))
-        self.chain.append(Inside("range", key, span, sleepable))
+        self.chain.append(Inside("range", key, span, sleepable, nested))
 
     def close(self) -> None:
         key, span, blocks = self.random.randrange(2), self.random.choice(SPANS), self.random.random() < 0.7
@@ -178,7 +184,9 @@ class Program:
         (end if blocks else end_nonblock)(key, *span)
         fitting = [i for i in self.of("range", key) if self.chain[i].span == span]
         if fitting:
-            rules += ["CTX205" for entry in self.chain[fitting[-1] :] if entry.kind == "lock"]
+            closed, *inside = self.chain[fitting[-1] :]
+            rules += ["CTX205" for entry in inside if entry.kind == "lock"]
+            rules += ["CTX204"] if closed.nested and any(entry.nested for entry in inside) else []
             del self.chain[fitting[-1]]
             self.expect(*rules)
         else:

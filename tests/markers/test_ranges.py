@@ -911,6 +911,167 @@ def test_a_range_left_open_by_a_thread(check: Check, mm: Mm) -> None:
     assert check.rules == ["CTX203"]
 
 
+# --- brackets that nest (CTX204) ------------------------------------------------------------------------
+
+
+def nesting(name: str, **options: Any) -> Any:
+    return range_(name, nested=True, **options)
+
+
+def test_closed_in_the_wrong_order(check: Check, mm: Mm) -> None:
+    outer, inner = nesting("transaction", key=mm), nesting("savepoint", key=1, span=(0, 8))
+    outer.start()
+    inner.start()
+    outer.end()
+    (finding,) = check.findings
+    facts: Any = finding.facts
+    assert (finding.rule, finding.grade, facts.reason) == ("CTX204", "certain", "inner still open")
+    assert (facts.name, facts.key) == ("transaction", "<Mm>")
+    assert (facts.inner.name, facts.inner.words) == ("savepoint", "1 [0, 8)")
+    assert (facts.opened.what, facts.opened.function) == ("opens", "range_('transaction')")
+    assert (facts.inner.opened.function, facts.inner.how_many) == ("range_('savepoint')", 1)
+    assert [moment.what for moment in facts.timeline] == ["opens", "closes"]
+    assert [moment.what for moment in facts.elsewhere] == ["opens"]
+    check.findings.clear()
+    # closed all the same, and the inner one is closed as any
+    assert check.inside == ["savepoint"]
+    inner.end()
+    assert check.rules == []
+    assert check.inside == []
+
+
+def test_closed_in_the_right_order(check: Check) -> None:
+    outer, inner = nesting("r"), nesting("r", span=(0, 1))
+    for _ in range(2):
+        with outer, inner, outer:
+            pass
+    outer.start()
+    inner.start()
+    inner.end()
+    inner.start()
+    inner.end()
+    outer.end()
+    assert check.rules == []
+
+
+@pytest.mark.parametrize(("outer", "inner"), [(False, False), (False, True), (True, False)])
+def test_both_must_be_declared(check: Check, outer: bool, inner: bool) -> None:
+    first, second = range_("outer", nested=outer), range_("inner", nested=inner)
+    first.start()
+    second.start()
+    first.end()
+    second.end()
+    assert check.rules == []
+
+
+def test_those_of_another_owner_are_nobody_s_inner(check: Check) -> None:
+    outer, inner = nesting("outer"), nesting("inner")
+    outer.start()
+    inside, closed = threading.Event(), threading.Event()
+
+    def other() -> None:
+        inner.start()
+        inside.set()
+        closed.wait(60)
+        inner.end()
+
+    thread = threading.Thread(target=other)
+    thread.start()
+    inside.wait(60)
+    outer.end()
+    closed.set()
+    thread.join()
+    assert check.rules == []
+
+
+def test_the_innermost_of_many_and_a_lock(check: Check) -> None:
+    blocks = [nesting(name) for name in ("a", "b", "c")]
+    lock = make_lock()
+    for block in blocks:
+        block.start()
+    lock.acquire()
+    check.raises = True
+    with pytest.raises(ViolationError):
+        blocks[0].end()
+    check.raises = False
+    facts = check.facts()
+    assert (facts.inner.name, facts.inner.how_many) == ("c", 2)
+    # in the mode that raises, too
+    assert check.inside == ["b", "c", "lock"]
+    lock.release()
+    blocks[1].end()
+    assert check.rules == ["CTX204"]
+    blocks[2].end()
+    assert check.rules == []
+    # a lock that crosses it as well is another finding
+    blocks[0].start()
+    lock.acquire()
+    blocks[1].start()
+    blocks[0].end()
+    assert sorted(check.rules) == ["CTX204", "CTX205"]
+    lock.release()
+    assert check.rules == ["CTX205"]
+    blocks[1].end()
+
+
+def test_nesting_that_is_allowed_to_cross(check: Check) -> None:
+    outer, inner = nesting("outer"), nesting("inner")
+    with allow("CTX204", reason="the savepoint is handed on"):
+        outer.start()
+        inner.start()
+        outer.end()
+    (finding,) = check.findings
+    assert finding.allowed == "the savepoint is handed on"
+    check.findings.clear()
+    inner.end()
+
+
+def test_nesting_by_decorators(check: Check) -> None:
+    @range_start("outer of two", nested=True)
+    def begin() -> None: ...
+
+    @range_end("outer of two")
+    def finish() -> None: ...
+
+    @range_start("inner of two", key="key", nested=True)
+    def enter(key: int) -> None: ...
+
+    @range_end("inner of two", key="key")
+    def leave(key: int) -> None: ...
+
+    begin()
+    enter(1)
+    enter(2)
+    leave(1)
+    assert check.rules == ["CTX204"]
+    finish()
+    assert check.rules == ["CTX204"]
+    leave(2)
+    assert check.rules == []
+
+
+def test_starts_of_one_bracket_agree_on_nesting() -> None:
+    @range_start("agreed", nested=True)
+    def one() -> None: ...
+
+    @range_end("agreed")
+    def two() -> None: ...
+
+    with pytest.raises(ValueError) as caught:
+
+        @range_start("agreed")
+        def three() -> None: ...
+
+    scope = "test_starts_of_one_bracket_agree_on_nesting.<locals>"
+    assert str(caught.value) == (
+        f"@range_start('agreed') on {scope}.three: {scope}.one says nested=True and {scope}.three doesn't;"
+        " the functions of one bracket must agree"
+    )
+
+    @range_start("agreed", nested=True)
+    def four() -> None: ...
+
+
 # --- wrong use ------------------------------------------------------------------------------------------
 
 
@@ -939,6 +1100,13 @@ class SomeClass:
         (lambda: within_range("r", owner="ani"), ValueError, "did you mean 'any'?"),
         (lambda: range_start("r", sleeps="no"), TypeError, "range_start: sleeps must be True or False, not 'no'"),
         (lambda: within_range("r", sleepable=0), TypeError, "sleepable must be True or False, not 0"),
+        (lambda: range_start("r", nested=1), TypeError, "range_start: nested must be True or False, not 1"),
+        (lambda: range_("r", nested="x"), TypeError, "range_: nested must be True or False, not 'x'"),
+        (
+            lambda: range_start("r", nested=True, owner="any"),
+            ValueError,
+            "range_start('r'): nested=True and owner=\"any\" are given, and only one can be meant",
+        ),
         (lambda: range_start("r", why=3), TypeError, "range_start: why must be a string, not 3"),
         (
             lambda: range_start("r", key="c")(plain),

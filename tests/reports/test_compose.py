@@ -19,6 +19,7 @@ from ctxcheck.engine.findings import (
     FaultFacts,
     Finding,
     HeldFacts,
+    Inner,
     Moment,
     NestingFacts,
     OrderFacts,
@@ -188,13 +189,16 @@ def everything(name: Any, number: int = 1) -> list[Finding]:
     ))  # fmt: skip
     for reason in (
         "never opened", "closed", "other key", "other owner", "outside span", "opened atomic", "unpaired", "other span",
-        "left open", "lock released inside", "lock held at end",
+        "left open", "never closed", "inner still open", "lock released inside", "lock held at end",
     ):  # fmt: skip
         for opened, lock in ((moments[0], entries[0]), (moments[6], entries[1]), (None, None)):
             facts.append(
                 (
                     "CTX205",
-                    RangeFacts(name, reason, name, EMPTY, name, name, name, opened, opened, moments, name, lock, lock),
+                    RangeFacts(
+                        name, reason, name, EMPTY, name, name, name, opened, opened, moments, name, lock, lock,
+                        inner=Inner(name, name, moments[0], 2),
+                    ),
                 )
             )
     for wanted in (True, False):

@@ -35,6 +35,21 @@ def begin(): pass
 def end(): pass
 
 """
+DATABASE = """
+class Database:
+    @range_start("transaction", nested=True, why="a savepoint is nothing by itself")
+    def begin(self): pass
+    @range_end("transaction")
+    def commit(self): pass
+    @range_start("savepoint", key="name", nested=True)
+    def save(self, name): pass
+    @range_end("savepoint", key="name")
+    def release(self, name): pass
+    @within_range("transaction")
+    def write(self): pass
+
+db = Database()
+"""
 PAGE = """
 from ctxcheck.engine.classes import LOCK
 class Page:
@@ -430,6 +445,18 @@ CASES: dict[str, tuple[str, str, str]] = {
     "ctx202_other_key": ("CTX202", MMU, "other = MMU()\nm.begin()\nother.end()\nm.end()\n"),
     "ctx202_other_owner": ("CTX202", MMU, "def work():\n    m.end()\nm.begin()\nin_thread(work)\nm.end()\n"),
     "ctx203": ("CTX203", MMU, "def work():\n    m.begin()\nin_thread(work)\n"),
+    "ctx204": (
+        "CTX204",
+        DATABASE,
+        "def load(rows):\n    db.begin()\n    db.save('rows')\n    db.write()\n    db.commit()\n"
+        "    db.release('rows')\nload([])\n",
+    ),
+    "ctx204_spans": (
+        "CTX204",
+        DATABASE,
+        "for span in ((0, 9), (2, 4), (2, 3)):\n    range_('pages', span=span, nested=True).start()\n"
+        "for span in ((2, 4), (0, 9), (2, 3)):\n    range_('pages', span=span).end()\n",
+    ),
     "ctx205_released": ("CTX205", MMU, "l.acquire()\nm.begin()\nl.release()\nm.end()\n"),
     "ctx205_held": ("CTX205", MMU, "m.begin()\nl.acquire()\nm.end()\nl.release()\n"),
     "ctx301": ("CTX301", LEDGER, "with l:\n    in_thread(deposit, name='w')\n"),
@@ -512,7 +539,7 @@ def test_report(tmp_path: Path, name: str) -> None:
 def test_every_rule_that_the_engine_finds_has_a_report() -> None:
     found_by_the_engine = {
         "CTX001", "CTX002", "CTX003", "CTX004", "CTX005", "CTX007",
-        "CTX101", "CTX102", "CTX104", "CTX201", "CTX202", "CTX203", "CTX205", "CTX301", "CTX302",
+        "CTX101", "CTX102", "CTX104", "CTX201", "CTX202", "CTX203", "CTX204", "CTX205", "CTX301", "CTX302",
         "CTX303", "CTX304", "CTX305",
     }  # fmt: skip
     assert {rule for rule, _, _ in CASES.values()} == found_by_the_engine

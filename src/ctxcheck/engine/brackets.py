@@ -48,13 +48,23 @@ class Mark:
 
     ``function`` is how it is called in reports, ``declared`` where it is marked.  ``anyone``: a start's bracket is
     everybody's, a use is content with another owner's.  ``sleepable``: a use needs one that was opened where sleeping
-    was allowed; ``sleeps``: a start or an end is a sleep point.
+    was allowed; ``sleeps``: a start or an end is a sleep point; ``nested``: a start's bracket and others that are
+    declared so are closed in the reverse order of their opening.
     """
 
-    __slots__ = ("anyone", "declared", "function", "name", "sleepable", "sleeps", "why")
+    __slots__ = ("anyone", "declared", "function", "name", "nested", "sleepable", "sleeps", "why")
 
     def __init__(
-        self, name: str, function: str, declared: Trace, *, anyone: bool, sleepable: bool, sleeps: bool, why: str
+        self,
+        name: str,
+        function: str,
+        declared: Trace,
+        *,
+        anyone: bool,
+        sleepable: bool,
+        sleeps: bool,
+        nested: bool,
+        why: str,
     ) -> None:
         self.name: str = name
         self.function: str = function
@@ -62,6 +72,7 @@ class Mark:
         self.anyone: bool = anyone
         self.sleepable: bool = sleepable
         self.sleeps: bool = sleeps
+        self.nested: bool = nested
         self.why: str = why
 
 
@@ -75,8 +86,8 @@ class Bracket:
     """
 
     __slots__ = (
-        "allowed", "because", "closed", "history", "key", "key_text", "name", "node", "opened", "shared", "sleepable",
-        "span", "span_text", "state", "why",
+        "allowed", "because", "closed", "history", "key", "key_text", "name", "nested", "node", "opened", "shared",
+        "sleepable", "span", "span_text", "state", "why",
     )  # fmt: skip
 
     def __init__(
@@ -92,6 +103,7 @@ class Bracket:
         self.opened: Moment = opened
         self.closed: Moment | None = None
         self.shared: bool = mark.anyone
+        self.nested: bool = mark.nested
         self.sleepable: bool = sleepable
         self.because: Entry | None = because
         self.allowed: str | None = None

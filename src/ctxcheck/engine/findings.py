@@ -156,6 +156,16 @@ class Moment:
         return 1 if self.again is None else 1 + _MANY - self.again.__length_hint__()
 
 
+class Inner(NamedTuple):
+    """A bracket that is still open while the one around it is closed: its name, its key and span in words, where it
+    was opened, and how many there are that were opened inside the outer one."""
+
+    name: str
+    words: str
+    opened: Moment
+    how_many: int
+
+
 @final
 @dataclass(frozen=True, slots=True)
 class RangeFacts:
@@ -163,15 +173,16 @@ class RangeFacts:
 
     ``reason`` tells the variants of a rule apart.  ``function`` was called, ``declared`` is where it is
     marked, ``key`` and ``span`` describe what it needed; ``other`` is the bracket that nearly fits
-    (its key, span, owner, where it was opened and closed); ``lock`` the lock that crosses it.
-    ``timeline`` is that of the key, ``elsewhere`` that of the other key where the finding is about one;
+    (its key, span, owner, where it was opened and closed); ``lock`` the lock, ``inner`` the bracket that crosses it.
+    ``timeline`` is that of the key, ``elsewhere`` that of the other key or bracket where the finding is about one;
     ``pair`` names the functions that opened and closed a bracket of this name last.
     """
 
     name: str
     reason: Literal[
         "never opened", "closed", "other key", "other owner", "outside span", "opened atomic",
-        "unpaired", "other span", "left open", "never closed", "lock released inside", "lock held at end",
+        "unpaired", "other span", "left open", "never closed", "inner still open", "lock released inside",
+        "lock held at end",
     ]  # fmt: skip
     function: str
     declared: Trace
@@ -186,6 +197,7 @@ class RangeFacts:
     lock: Entry | None = None
     elsewhere: tuple[Moment, ...] = ()
     pair: tuple[str, str] = ("", "")
+    inner: Inner | None = None
 
 
 @final

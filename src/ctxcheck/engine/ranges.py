@@ -17,7 +17,7 @@ from ctxcheck.engine.brackets import (
     same_key,
     same_span,
 )
-from ctxcheck.engine.findings import Entry, Finding, Moment, RangeFacts
+from ctxcheck.engine.findings import Entry, Finding, Inner, Moment, RangeFacts
 from ctxcheck.engine.owner import NO_RUNS, Node, Owner, OwnerState
 from ctxcheck.engine.rules import Grade
 from ctxcheck.engine.sites import EMPTY, Trace, capture, capture_place
@@ -103,6 +103,8 @@ def close_range(
         engine.book.history_of(bracket).note(closed)
     try:
         if not clean:
+            if bracket.nested:
+                _check_nesting(engine, state, bracket, mark, closed.trace)
             _check_crossing(engine, state, bracket, mark, closed.trace)
     finally:
         # closed all the same where the report of a crossing raises
@@ -119,6 +121,19 @@ def _unpaired(engine: Validator, state: OwnerState, mark: Mark, key: Any, span: 
     if reason == "never opened" or (again is not None and reason in ("other key", "closed")):
         near, reason = again, "unpaired"
     _report(engine, state, "CTX202", name, reason, mark.function, mark.declared, key, span, near, trace, mark.why)
+
+
+def _check_nesting(engine: Validator, state: OwnerState, bracket: Bracket, mark: Mark, trace: Trace) -> None:
+    """Brackets that were opened inside this one and are still open at its end, where both are declared to nest
+    (CTX204).  Told of is the innermost: the one to be closed first."""
+    inside = [b for b in state.brackets[state.brackets.index(bracket) + 1 :] if b.nested]
+    if inside:
+        inner = inside[-1]
+        _report(
+            engine, state, "CTX204", bracket.name, "inner still open", mark.function, mark.declared, bracket.key,
+            bracket.span, bracket, trace, bracket.why,
+            inner=Inner(inner.name, inner.words(), inner.opened, len(inside)), elsewhere=inner,
+        )  # fmt: skip
 
 
 def _check_crossing(engine: Validator, state: OwnerState, bracket: Bracket, mark: Mark, trace: Trace) -> None:
@@ -261,10 +276,12 @@ def _report(
     why: str,
     *,
     lock: Entry | None = None,
+    inner: Inner | None = None,
+    elsewhere: Bracket | None = None,
 ) -> None:
     finding = _finding(
         engine, state.owner, rule, name, reason, function, declared, key, span, bracket, trace, why, lock=lock,
-        allowed=engine.allowed(state.cur, rule),
+        inner=inner, elsewhere=elsewhere, allowed=engine.allowed(state.cur, rule),
     )  # fmt: skip
     engine.emit(state, finding)
 
@@ -284,13 +301,18 @@ def _finding(
     why: str,
     *,
     lock: Entry | None = None,
+    inner: Inner | None = None,
+    elsewhere: Bracket | None = None,
     other: str = "",
     allowed: str | None = None,
     grade: Grade = "certain",
 ) -> Finding:
     if bracket is not None and not other:
         other = bracket.words()
-    elsewhere = bracket is not None and reason == "other key"
+    if bracket is not None and reason == "other key":
+        elsewhere = bracket
+    if elsewhere is not None and elsewhere.name == name and same_key(elsewhere.key, key):
+        elsewhere = None  # the same timeline
     facts = RangeFacts(
         name,
         reason,
@@ -305,9 +327,11 @@ def _finding(
         other,
         bracket.because if bracket else None,
         lock,
-        engine.book.timeline(name, bracket.key) if bracket is not None and elsewhere else (),
+        engine.book.timeline(elsewhere.name, elsewhere.key) if elsewhere is not None else (),
         engine.book.pairs.get(name, ("", "")),
+        inner,
     )
     classes = (lock.step.lock_class,) if lock is not None and lock.step.lock_class is not None else ()
-    identity = (name, reason, function, trace.function(), *(c.key for c in classes))
+    names = [c.key for c in classes] if inner is None else [inner.name]
+    identity = (name, reason, function, trace.function(), *names)
     return Finding(rule, grade, owner, trace, identity, facts, classes, allowed)

@@ -62,13 +62,14 @@ class Options(NamedTuple):
     owner: str = "self"
     why: str = ""
     sleepable: bool = True
+    nested: bool = False
 
 
     def mark(self, what: str, declared: Trace) -> Mark:
         """What the engine is told at each call of ``what``, which is marked at ``declared``."""
         return Mark(
             self.name, what, declared, anyone=self.owner == "any", sleepable=self.sleepable, sleeps=self.sleeps,
-            why=self.why,
+            nested=self.nested, why=self.why,
         )  # fmt: skip
 
 
@@ -144,6 +145,16 @@ def check_flag(marker: str, argument: str, value: object) -> bool:
 def check_why(marker: str, why: object) -> str:
     """Refuse a reason that is no text."""
     return check_text(marker, "why", why, empty=True)
+
+
+def check_nested(marker: str, options: Options, nested: object) -> bool:
+    """Refuse what is no flag, and the nesting of a bracket that is nobody's."""
+    if check_flag(marker, "nested", nested) and options.owner == "any":
+        raise ValueError(
+            f'{marker}({options.name!r}): nested=True and owner="any" are given, and only one can be meant: brackets'
+            " nest in those of their owner"
+        )
+    return bool(nested)
 
 
 def items_of(value: object) -> Sequence[object] | None:
@@ -232,6 +243,7 @@ def range_(
     span: Sequence[Any] | None = None,
     sleeps: bool = True,
     owner: Literal["self", "any"] = "self",
+    nested: bool = False,
     why: str = "",
 ) -> RangeBlock:
     """Open the bracket ``name`` for a block, and close it at its end: ``with range_("name"):``, ``async with``.
@@ -243,7 +255,7 @@ def range_(
         key: which of the brackets of that name: any object; compared by identity, and by value if it is
             a string, bytes, an integer or a tuple of them.  By default the name alone.
         span: the pair (start, end) that it covers, half-open.
-        sleeps, owner, why: as for :func:`range_start`.
+        sleeps, owner, nested, why: as for :func:`range_start`.
 
     Raises:
         TypeError: a name that is no string, a span that is no pair.
@@ -252,7 +264,8 @@ def range_(
     options = Options(check_name("range_", name), check_flag("range_", "sleeps", sleeps), owner)
     check_choice("range_", "owner", owner, OWNERS)
     checked = None if span is None else check_span(f"range_({name!r})", _values(span), span)
-    return RangeBlock(options._replace(why=check_why("range_", why)), key, checked)
+    options = options._replace(nested=check_nested("range_", options, nested), why=check_why("range_", why))
+    return RangeBlock(options, key, checked)
 
 
 def _values(span: object) -> str:

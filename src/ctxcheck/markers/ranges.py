@@ -21,6 +21,7 @@ from ctxcheck.markers.brackets import (
     Token,
     check_flag,
     check_name,
+    check_nested,
     check_span,
     check_why,
     close_bracket,
@@ -228,7 +229,8 @@ class Range:
             where = _span_part(target, self._span)
             marked.span_names = names_of(self._span)
         own = self._key is None or self._key == target.first
-        _check_shape(target, self._marker, self._options.name, not own, self._span is not None)
+        nested = self._options.nested if self._marker == "range_start" else None
+        _check_shape(target, self._marker, self._options.name, not own, self._span is not None, nested)
         if self._marker == "within_range":
             check = f"_ctx_within(_ctx_st, {key}, {where})"
             if where == "None" and key.isidentifier():
@@ -250,13 +252,15 @@ def range_start(
     span: tuple[Part, Part] | Part | None = None,
     sleeps: bool = True,
     owner: Literal["self", "any"] = "self",
+    nested: bool = False,
     why: str = "",
 ) -> Range:
     """Decorate the function that opens the bracket ``name``.
 
     A call is a sleep point (CTX101 where its caller may not sleep).  The bracket opens when the function
     returns, for a coroutine function when the coroutine does; not if it raises.  It belongs to the owner that
-    called, and remembers whether that one could have slept at the call.  Brackets nest, and many may be open.
+    called, and remembers whether that one could have slept at the call.  Many may be open, and overlap, unless that is
+    declared otherwise.
 
     Args:
         name: of the bracket; start, end and ``within_range`` agree on it.
@@ -266,6 +270,8 @@ def range_start(
         span: what it covers, half-open: the names of two parameters, or a callable that returns two values.
         sleeps: False if a call never sleeps.
         owner: "any" if others may work in the bracket, and close it.
+        nested: True if this bracket and others that are declared so, whatever their names and keys, are closed in the
+            reverse order of their opening: CTX204 where one is closed and a later one of the same owner is still open.
         why: the domain's reason for the rule; shown in reports.
 
     Raises:
@@ -274,6 +280,7 @@ def range_start(
     """
     options = Options(check_name("range_start", name), check_flag("range_start", "sleeps", sleeps), owner)
     check_choice("range_start", "owner", owner, OWNERS)
+    options = options._replace(nested=check_nested("range_start", options, nested))
     return Range("range_start", options._replace(why=check_why("range_start", why)), key, span)
 
 
@@ -289,7 +296,8 @@ def range_end(
     """Decorate the function that closes the bracket ``name``; arguments as for :func:`range_start`.
 
     A call is a sleep point.  The innermost bracket of the same name, key and span is closed after the function has
-    run, also if it raised; CTX202 if there is none, CTX205 if a lock was taken inside and is still held.
+    run, also if it raised; CTX202 if there is none, CTX204 if it is declared to nest and one that was opened inside is
+    still open, CTX205 if a lock was taken inside and is still held.
     """
     options = Options(check_name("range_end", name), check_flag("range_end", "sleeps", sleeps), owner)
     check_choice("range_end", "owner", owner, OWNERS)
@@ -331,12 +339,14 @@ class _Shape(NamedTuple):
     """What the functions of one bracket must agree on, and which function says so.
 
     ``keyed``: it gives a key of its own.  That one bracket is a method's and another a plain function's is no mistake.
+    ``nested`` is None where that isn't for it to say.
     """
 
     qualname: str
     marker: str
     keyed: bool
     spanned: bool
+    nested: bool | None
     function: weakref.ref[Any]
 
 
@@ -344,8 +354,8 @@ class _Shape(NamedTuple):
 _shapes: Final[dict[tuple[str, str, str], list[_Shape]]] = {}
 
 
-def _check_shape(target: Target, marker: str, name: str, keyed: bool, spanned: bool) -> None:
-    """Refuse a bracket whose functions, in one class or module, can never meet."""
+def _check_shape(target: Target, marker: str, name: str, keyed: bool, spanned: bool, nested: bool | None) -> None:
+    """Refuse a bracket whose functions, in one class or module, can never meet or say two things of it."""
     function: Any = target.function
     scope = (getattr(function, "__module__", None) or "", target.qualname.rpartition(".")[0], name)
     here = [shape for shape in _shapes.get(scope, ()) if shape.function() is not None]
@@ -364,9 +374,15 @@ def _check_shape(target: Target, marker: str, name: str, keyed: bool, spanned: b
                 f"@{marker}({name!r}) on {target.qualname}: {has} gives a {what} and {lacks} none, so the two"
                 f" would never meet; the functions of one bracket must agree"
             )
+        if None not in (nested, shape.nested) and nested is not shape.nested:
+            has, lacks = (target.qualname, shape.qualname) if nested else (shape.qualname, target.qualname)
+            raise ValueError(
+                f"@{marker}({name!r}) on {target.qualname}: {has} says nested=True and {lacks} doesn't; the functions"
+                " of one bracket must agree"
+            )
     try:
         alive = weakref.ref(function)
     except TypeError:
         return
-    here.append(_Shape(target.qualname, marker, keyed, spanned, alive))
+    here.append(_Shape(target.qualname, marker, keyed, spanned, nested, alive))
     _shapes[scope] = here

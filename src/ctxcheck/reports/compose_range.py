@@ -10,7 +10,7 @@ from ctxcheck.reports.draft import Draft, at_end_of, here
 from ctxcheck.reports.sourcetext import as_call, code, plain, short_name
 
 #: What the row of a timeline is called that a finding is about.
-_MARKED: Final = {"CTX201": "OUTSIDE", "CTX202": "UNPAIRED", "CTX203": "STILL OPEN", "CTX205": "closes"}
+_MARKED: Final = {"CTX201": "OUTSIDE", "CTX202": "UNPAIRED", "CTX203": "STILL OPEN"}
 
 #: Rows of a timeline that doesn't begin with an opening.
 _MAX_ROWS: Final = 8
@@ -32,6 +32,7 @@ def write_range(draft: Draft, facts: RangeFacts) -> None:
         "other span": _other_span,
         "left open": _left_open,
         "never closed": _never_closed,
+        "inner still open": _inner_still_open,
         "lock released inside": _lock_released_inside,
         "lock held at end": _lock_held_at_end,
     }[facts.reason](draft, facts)
@@ -296,6 +297,29 @@ def _never_closed(draft: Draft, facts: RangeFacts) -> None:
     draft.help("wait for who is to close it before the program ends")
 
 
+# --- CTX204 ------------------------------------------------------------------------------
+
+
+def _inner_still_open(draft: Draft, facts: RangeFacts) -> None:
+    inner = facts.inner
+    if inner is None:
+        return
+    name, words = code(inner.name), plain(inner.words)
+    found_ = "" if not words else f" {words}" if words.startswith("[") else f" on {words}"
+    outer, within = f"{_name(facts)}{_needed(facts)}", f"{name}{found_}"
+    draft.message = f"crossed ranges: {outer} is closed while {within}, which was opened inside it, is still open"
+    draft.site("now", draft.finding.trace, f"{_name(facts)} is closed here{_declared(draft, facts, 'range_end')}")
+    draft.site("opened", inner.opened.trace, f"{within} was opened here, inside it")
+    _show_opened(draft, facts, f"{outer} was opened here")
+    one, around = (within, outer) if name == _name(facts) else (name, _name(facts))
+    draft.note(f"both are declared to nest (`nested=True`); what is done in {one} from here on is outside {around}")
+    if inner.how_many > 1:
+        draft.note(f"it is the innermost of {inner.how_many} ranges that were opened inside and are still open")
+    draft.help(f"close {one} first; `with` blocks one inside the other close in the right order")
+    draft.help(f"open {one} before {around}, if it is meant to outlast it")
+    draft.help("if the two may overlap, take `nested=True` away from the start of one of them")
+
+
 # --- CTX205 ------------------------------------------------------------------------------
 
 
@@ -351,7 +375,7 @@ def _timeline(draft: Draft, facts: RangeFacts) -> None:
     events: list[Event] = []
     for index, moment in enumerate(moments):
         elsewhere = any(moment is other for other in facts.elsewhere)
-        event = _event(draft, moment, elsewhere=elsewhere, here_=not released and index == len(moments) - 1)
+        event = _event(draft, facts, moment, elsewhere=elsewhere, here_=not released and index == len(moments) - 1)
         last = events[-1] if events else None
         if last is not None and not event.here and _same(last, event):
             events[-1] = Event(last.file, last.line, last.function, last.what, last.times + event.times)
@@ -376,7 +400,7 @@ def _story(draft: Draft, facts: RangeFacts) -> list[Moment]:
         if moment.owner in owners
     ]
     if facts.reason != "lock released inside":
-        wanted = _MARKED.get(finding.rule, "")
+        wanted = _MARKED.get(finding.rule, "closes")
         matching = [i for i, moment in enumerate(moments) if moment.what == wanted]
         # another thread may have gone on meanwhile: the row of this very trace, else the last that fits
         mine = [i for i in matching if moments[i].trace is finding.trace] or matching
@@ -386,14 +410,17 @@ def _story(draft: Draft, facts: RangeFacts) -> list[Moment]:
     return moments[-_MAX_ROWS:] if opened is None else moments[opened:]
 
 
-def _event(draft: Draft, moment: Moment, *, elsewhere: bool, here_: bool) -> Event:
+def _event(draft: Draft, facts: RangeFacts, moment: Moment, *, elsewhere: bool, here_: bool) -> Event:
     spot = draft.sources.head(moment.trace)
     function = short_name(moment.function)
     what = plain(moment.what)
     if moment.what == "STILL OPEN":
         # its place is the opening; the function that it names is the way in which its owner ended
         function, what = "", f"STILL OPEN at the end of the {function or 'owner'}"
-    if elsewhere:
+    inner = "" if facts.inner is None else code(facts.inner.name)
+    if elsewhere and inner not in ("", _name(facts)):
+        what += f" {inner}"
+    elif elsewhere:
         what += ", for another key"
     if moment.owner is not draft.finding.owner:
         what += f" ({draft.owner(moment.owner)})"

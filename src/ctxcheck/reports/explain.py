@@ -18,7 +18,7 @@ WIDTH: Final = 88
 NOT_DETECTED_YET: Final[frozenset[str]] = frozenset(
     {
         *("CTX103", "CTX105", "CTX106", "CTX107"),
-        *("CTX204", "CTX306"),
+        "CTX306",
     }
 )
 
