@@ -399,9 +399,13 @@ def test_it_is_given_back_whatever_the_checking_raises(broken: str, monkeypatch:
             assert log.names == ["acquire", "release"]
         else:
             tracked.acquire()
-            monkeypatch.setattr("ctxcheck.engine.slowpath.drop", fail)
-            with pytest.raises(Theirs):
-                tracked.release()
+            # what isn't the innermost thing that is held
+            with ctxcheck.Lock(name="given.inside"):
+                monkeypatch.setattr("ctxcheck.engine.slowpath.drop", fail)
+                with pytest.raises(Theirs):
+                    tracked.release()
+                monkeypatch.undo()
+                assert session.held_locks() == ["given.inside"]
             assert log.names == ["acquire", "release"]
         monkeypatch.undo()
     assert not tracked._holds

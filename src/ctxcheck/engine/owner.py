@@ -251,9 +251,21 @@ class OwnerState:
         return list(self.cur.all_held())
 
     def settle(self) -> None:
-        """Take off the chain what others have released for this owner."""
-        while self.drops:
-            self.unlink(self.drops.popleft())
+        """Take off the chain what others have released for this owner.
+
+        A signal handler may raise at any call, or do the same: a note is taken off together with its entry, or not yet.
+        """
+        drops = self.drops
+        while drops:
+            node, before = drops[0], self.cur
+            shorter = self._without(node)
+            # no call from here on
+            if self.cur is before and drops and drops[0] is node:
+                del drops[0]
+                if shorter is not None:
+                    self.cur = shorter
+                    if self.instances:
+                        self._forget_instance(node)
 
     def unlink(self, node: Node) -> bool:
         """Take the entry that stands for ``node`` off the chain, wherever in it that is; returns whether it was there.
@@ -262,20 +274,30 @@ class OwnerState:
         the shorter chain, in nodes that are never cached, so that a chain which was only ever
         reached by releasing in the middle is still validated when it is taken in full.
         """
+        shorter = self._without(node)
+        if shorter is None:
+            return False
+        self.cur = shorter
+        if self.instances:
+            self._forget_instance(node)
+        return True
+
+    def _without(self, node: Node) -> Node | None:
+        """The chain without the entry that stands for ``node``; None if it isn't there."""
         above: list[Node] = []
         walk = self.cur
         while walk.stands_for is not node:
             if walk.parent is walk:
-                return False
+                return None
             above.append(walk)
             walk = walk.parent
         shorter = walk.parent
         for old in reversed(above):
             shorter = Node(shorter, old.step, self, old.trace, stands_for=old.stands_for)
-        self.cur = shorter
-        if self.instances:
-            self.instances = [pair for pair in self.instances if pair[0] is not node]
-        return True
+        return shorter
+
+    def _forget_instance(self, node: Node) -> None:
+        self.instances = [pair for pair in self.instances if pair[0] is not node]
 
     def dissolve(self) -> int:
         """Take the trie apart, so that it is freed at once, also where the collector is off; returns its size."""

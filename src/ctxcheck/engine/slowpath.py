@@ -120,7 +120,7 @@ def acquire(
             _block(lock, state, new)
         elif not _take_in_time(lock, state, new, blocking, timeout):
             return False
-        _stand_on(lock, state, new)
+        stand_on(lock, state, new)
         if mode is not None:
             consult(engine.interrupts.obtained, state, new)
     except BaseException:
@@ -173,7 +173,7 @@ def step_on(state: OwnerState, step: Step, lock: Any, under: Any = None) -> Node
     return VOID if new is None else new
 
 
-def _stand_on(lock: Any, state: OwnerState, node: Node) -> None:
+def stand_on(lock: Any, state: OwnerState, node: Node) -> None:
     """The lock is held in ``node``: that is where its owner stands now."""
     if node is VOID:
         return
@@ -445,7 +445,7 @@ def acquire_restore(lock: Any, state: OwnerState, saved: Any) -> None:
 
 
 def _restore_depth(lock: Any, state: OwnerState, node: Node, depth: int) -> None:
-    _stand_on(lock, state, node)
+    stand_on(lock, state, node)
     if depth > 1:
         reentry = Reentry(node)
         reentry.depth = depth - 1

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import difflib
 from functools import partial
-from itertools import starmap
+from itertools import repeat, starmap
 from types import TracebackType
 from typing import Any, Final, Literal, final
 
@@ -36,7 +36,7 @@ from ctxcheck.engine.classes import (
     Token,
 )
 from ctxcheck.engine.owner import OFF, VOID, Node, OwnerState
-from ctxcheck.engine.raw import get_ident
+from ctxcheck.engine.raw import get_ident, uninterrupted
 from ctxcheck.engine.sites import capture
 from ctxcheck.locks import replaced
 from ctxcheck.locks.naming import classify
@@ -86,14 +86,16 @@ class Tracked:
     """A stand-in made by :func:`track`."""
 
     __slots__ = (
-        "__weakref__", "_holds", "_modes", "_obj", "_shared_call", "_shared_methods", "lock_class", "order_key",
-        "token",
+        "__weakref__", "_holds", "_modes", "_obj", "_shared_call", "_shared_methods", "_sharers", "lock_class",
+        "order_key", "token",
     )  # fmt: skip
 
     def __init__(self, obj: Any, lock_class: LockClass, shared: Shared, pair: tuple[str, str]) -> None:
         self._renew()
         self._obj: Any = obj
         self._shared_methods: tuple[str, str] = pair
+        #: each step looks up what gives a shared hold back
+        self._sharers: Any = starmap(getattr, repeat((obj, pair[1])))
         self._shared_call: dict[str, Any] = {"shared": True} if shared in (True, "recursive") else {}
         self._modes = None if shared is False else _RECURSIVE if shared == "recursive" else _SHARED
         self._holds: dict[int, list[Node]] = {}
@@ -152,24 +154,72 @@ class Tracked:
             levels.check_outer("track", nest_under)
         return self.take(args, kwargs, shared=shared, under=nest_under)
 
+    @uninterrupted
     def release(self, *args: Any, shared: bool | None = None, **kwargs: Any) -> Any:
         """Release the caller's innermost hold; ``shared=True`` the innermost shared one.
 
         Returns what the object's method returns.
         """
-        st = fastpath.current()
-        node = self._pop(st, shared)
-        was_shared = bool(shared)
-        if node is None and st.engine is not None and st.cur is not VOID:
-            self._stray(st)
+        # Looked up first, while nothing has been done.  From here to the end no signal handler can come in between but
+        # at a call: so the usual hold is taken off the record without one, and whatever is raised by then comes out
+        # after the object was given back.
+        give = unshare = self._obj.release
+        if self._modes is not None:
+            for found in self._sharers:
+                unshare = found
+                break
+        st: OwnerState | None = None
+        node: Node | None = None
+        stray = dropped = False
         try:
+            try:
+                st = fastpath._local.st
+            except AttributeError:
+                st = fastpath.begin()
+            assert st is not None
+            everyone, serial = self._holds, st.owner.serial
+            if serial in everyone:
+                mine = everyone[serial]
+                last = mine[-1]
+                if shared is None or last is VOID or (last.step.mode is not None and last.step.mode.shared == shared):
+                    del mine[-1]
+                    node = last
+                    if not mine:
+                        del everyone[serial]
+                    if st.cur is node is not VOID and not st.instances:
+                        # the innermost thing that is held
+                        st.cur = node.parent
+                        dropped = True
+            if node is None:
+                node = self._pop(st, shared)
+            if dropped:
+                pass
+            elif node is None:
+                stray = st.engine is not None and st.cur is not VOID
+                if stray:
+                    self._stray(st)
+            elif node is not VOID and not slowpath.consult(slowpath.drop, self.lock_class, node, st):
+                node.state.drops.append(node)  # it couldn't be taken off now
+        except BaseException:
+            if node is None and not stray:
+                node = self._pop(fastpath.current() if st is None else st, shared)
             if node is not None and node is not VOID:
-                was_shared = bool(node.step.mode is not None and node.step.mode.shared)
-                slowpath.consult(slowpath.drop, self.lock_class, node, st)
-        finally:
-            # given back whatever the checking says
-            result = getattr(self._obj, self._shared_methods[1] if was_shared else "release")(*args, **kwargs)
-        return result
+                if not dropped:
+                    node.state.drops += (node,)
+                if node.step.mode is not None and node.step.mode.shared:
+                    give = unshare
+            elif shared is True:
+                give = unshare
+            give(*args, **kwargs)
+            if st is not None and node is not None and node in st.drops and st.find(node) is None:
+                st.drops.remove(node)  # it had been taken off before that was raised
+            raise
+        if node is None or node is VOID:
+            if shared is True:
+                give = unshare
+        elif node.step.mode is not None and node.step.mode.shared:
+            give = unshare
+        return give(*args, **kwargs)
 
     @property
     def step(self) -> Step:
@@ -183,7 +233,8 @@ class Tracked:
     def held_by(self, state: OwnerState) -> Node | None:
         """The node of this owner's innermost hold, if it has one."""
         serial = self._mine(state)
-        return None if serial is None else self._holds[serial][-1]
+        holds = None if serial is None else self._holds.get(serial)
+        return holds[-1] if holds else None
 
     def holders(self) -> list[Node]:
         """The nodes of all that hold it, for who waits for whom."""
@@ -204,6 +255,7 @@ class Tracked:
     def __enter__(self) -> Any:
         return self.take((), {}, shared=False, scoped=True)
 
+    @uninterrupted
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
     ) -> None:
@@ -235,56 +287,61 @@ class Tracked:
             kwargs = {**kwargs, **self._shared_call}
         else:
             method = self._obj.acquire
+        is_shared = bool(shared)
+        # by a step of a loop: between the acquire and the record of it no signal handler can raise
+        attempt: Any = starmap(partial(method, **kwargs), (args,))
         st = fastpath.current()
-        if st.engine is None or st.cur is VOID:
-            result = method(*args, **kwargs)
-            if result or result is None:
-                self._push(st, VOID)
-            return result
+        serial = st.owner.serial
+        engine = st.engine
+        if engine is None or st.cur is VOID:
+            for result in attempt:
+                if result is True or result is None or (result is not False and result):
+                    self._claim(serial, VOID)
+                return result
+            raise AssertionError  # it is asked once
+        if st.drops:
+            st.settle()
         mode = self._mode(args, kwargs, shared=shared, scoped=scoped)
         reentered = self._check_own(st, mode)
-        node: Node | None = None
-        if not reentered and mode.waits:
+        node: Node | None = self._reenter(st, mode) if reentered else None
+        if mode.waits and not reentered:
             node = self._step(st, mode, level, under)
-        if mode.waits:
-            timeout = kwargs.get("timeout", args[1] if len(args) > 1 else None)
-            st.blocks_on(self, timeout if mode.timed else None)
-            if self._holds and not mode.timed:
-                st.engine.watchdog.wake()
-        taken, result, holds = False, None, self._holds.setdefault(st.owner.serial, [])
+        taken, result = False, None
         try:
-            # by a step of a loop: between the acquire and the store no signal handler can raise
-            for result in starmap(partial(method, **kwargs), (args,)):
-                taken = result is not False
-            if not result and result is not None:
-                taken = False
-            else:
-                if reentered:
-                    node = self._reenter(st, mode)
-                elif node is None:
+            if mode.waits:
+                timeout = kwargs.get("timeout", args[1] if len(args) > 1 else None)
+                st.blocks_on(self, timeout if mode.timed else None)
+                if self._holds and not mode.timed:
+                    engine.watchdog.wake()
+            for result in attempt:
+                if result is True or result is None or (result is not False and result):
+                    self._claim(serial, VOID if node is None else node)
+                    taken = True
+                break
+            if taken and node is not VOID:
+                if node is None:
+                    # who only tried learns of what it means when it has it
                     node = self._step(st, mode, level, under)
-                holds += (node,)
-                if node is not VOID:
-                    st.cur = node
-                    if node.step.lock_class is not None and node.step.lock_class.nested:
-                        slowpath.consult(st.engine.nesting.remember, st, node, self)
-                    if mode.timed or not mode.waits:
-                        slowpath.consult(st.engine.interrupts.obtained, st, node)
+                    self._holds[serial][-1] = node
+                slowpath.stand_on(self, st, node)
+                if node is not VOID and (mode.timed or not mode.waits):
+                    slowpath.consult(engine.interrupts.obtained, st, node)
             st.waiting = None
-            st.engine.no_longer_blocked(st)
+            engine.no_longer_blocked(st)
         except BaseException:
             st.waiting = None
             if taken:
-                # the caller never hears that it has it
-                if node is not None and node in holds:
-                    self.release(shared=bool(shared))
-                else:
-                    getattr(self._obj, self._shared_methods[1] if shared else "release")()
+                self.release(shared=is_shared)  # the caller never hears that it has it
             raise
-        finally:
-            if not holds:
-                self._holds.pop(st.owner.serial, None)
         return result
+
+    @uninterrupted
+    def _claim(self, serial: int, node: Node) -> None:
+        """Say that it is held: without a call, so that this is done whole."""
+        everyone = self._holds
+        if serial not in everyone:
+            everyone[serial] = []
+        everyone[serial] += (node,)
 
     def _mode(
         self, args: tuple[Any, ...], kwargs: dict[str, Any], *, shared: bool | Literal["recursive"], scoped: bool
@@ -333,9 +390,6 @@ class Tracked:
             slowpath.consult(waiting.self_deadlock, st.engine, st, self.lock_class, holds[-1])
         return False
 
-    def _push(self, st: OwnerState, node: Node) -> None:
-        self._holds.setdefault(st.owner.serial, []).append(node)
-
     def _mine(self, st: OwnerState) -> int | None:
         """Where the calling thread's holds are: its own, else those that it took while another session looked."""
         if self._holds.get(st.owner.serial):
@@ -361,9 +415,11 @@ class Tracked:
                 if node is VOID or (node.step.mode is not None and node.step.mode.shared == shared)
             ]
             index = fitting[-1] if fitting else index
-        node = holds.pop(index)
-        if not holds:
-            self._holds.pop(serial, None)
+        # without a call from here on: popped is told
+        node = holds[index]
+        del holds[index]
+        if not holds and serial in self._holds:
+            del self._holds[serial]
         return node
 
     def _stray(self, st: OwnerState) -> None:
@@ -394,6 +450,7 @@ class SharedHold:
     def __enter__(self) -> Any:
         return self._tracked.acquire(shared=True)
 
+    @uninterrupted
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
     ) -> None:
