@@ -20,11 +20,11 @@ from ctxcheck.engine.classes import REGION
 from ctxcheck.engine.declared import Declaration
 from ctxcheck.engine.errors import ViolationError, ViolationWarning
 from ctxcheck.engine.findings import Finding, InterruptFacts, OrderFacts
+from ctxcheck.engine.grading import Owners
 from ctxcheck.engine.owner import VOID
 from ctxcheck.engine.raw import get_ident
 from ctxcheck.engine.rules import GRADES, RULES, Grade
 from ctxcheck.engine.validator import Validator
-from ctxcheck.engine.verdict import Owners
 from ctxcheck.engine.violations import Counts, Site, Violation
 
 if TYPE_CHECKING:

@@ -20,10 +20,11 @@ from dataclasses import dataclass, field
 from typing import Final, NamedTuple, final
 
 from ctxcheck.engine.classes import LockClass, Mode
+from ctxcheck.engine.grading import Cycle, Owners
 from ctxcheck.engine.graph import ENOUGH_OWNERS, Evidence, OrderGraph, Witness
 from ctxcheck.engine.owner import Owner
 from ctxcheck.engine.sites import Trace
-from ctxcheck.engine.verdict import Cycle, Owners, best_cycle, grade_cycle
+from ctxcheck.engine.verdict import best_cycle, grade_cycle
 
 #: Uses remembered of one class in one way, and pairs of them that one finding is graded by.
 MAX_USES: Final = 32

@@ -36,6 +36,7 @@ from ctxcheck.engine.findings import (
     SleepFacts,
     Waiter,
 )
+from ctxcheck.engine.grading import Cycle, Owners
 from ctxcheck.engine.graph import Edge, Evidence, OrderGraph, Witness
 from ctxcheck.engine.interrupts import Interrupts, UseEvent
 from ctxcheck.engine.levels import excuse
@@ -45,7 +46,7 @@ from ctxcheck.engine.raw import allocate_lock, get_frame, get_ident, watchers
 from ctxcheck.engine.rules import Grade
 from ctxcheck.engine.sites import GENERATED, Trace, capture, still_running
 from ctxcheck.engine.taskstate import TaskState, TriePool
-from ctxcheck.engine.verdict import Cycle, Owners, Verdict, best_cycle, components, judge
+from ctxcheck.engine.verdict import Verdict, best_cycle, components, judge
 from ctxcheck.engine.violations import Violation
 from ctxcheck.engine.waits import Waits, is_wait
 from ctxcheck.engine.watchdog import Watchdog

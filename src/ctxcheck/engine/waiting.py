@@ -10,11 +10,11 @@ from ctxcheck.engine import interrupts
 from ctxcheck.engine.classes import BLOCK, LockClass, Mode
 from ctxcheck.engine.errors import DeadlockError
 from ctxcheck.engine.findings import Finding, NestingFacts, SelfDeadlockFacts, Waiter
+from ctxcheck.engine.grading import Cycle
 from ctxcheck.engine.graph import OrderGraph, Witness
 from ctxcheck.engine.owner import Node, OwnerState
 from ctxcheck.engine.raw import allocate_lock, thread_count
 from ctxcheck.engine.sites import capture, capture_frame
-from ctxcheck.engine.verdict import Cycle
 from ctxcheck.engine.waitgraph import WaitCycle, cycle_from
 
 if TYPE_CHECKING:
