@@ -169,14 +169,14 @@ class Session:
         try:
             state = fastpath.known()
             if active and state is not None and state.engine is self.engine:
-                self.engine.end_owner(state, how)
+                self.engine.roster.end(state, how)
                 if state.owner.thread is not state.owner:  # a task: its thread stops as well
-                    self.engine.end_owner(fastpath.thread_state(fastpath._local, self.engine), how)
+                    self.engine.roster.end(fastpath.thread_state(fastpath._local, self.engine), how)
         finally:
             try:
                 # closed first: to leave the thread-local state behind looks like the end of every thread that has one
                 self.engine.close(how)
-                self._verdict = None if self.engine.broken else slowpath.consult(self.engine.verdict)
+                self._verdict = None if self.engine.broken else slowpath.consult(self.engine.orders.verdict)
                 self._settle()
             finally:
                 self.engine.finish()
@@ -220,7 +220,7 @@ class Session:
         fresh: dict[str, Violation] = {}
         verdict = self._verdict
         if not (self.engine.broken or self._stopped):
-            verdict = slowpath.consult(self.engine.verdict)
+            verdict = slowpath.consult(self.engine.orders.verdict)
         for finding in verdict or []:
             violation = self._compose(finding)
             if self._wanted(violation):
@@ -271,7 +271,7 @@ class Session:
             marked_calls=engine.contexts,
             dropped=engine.dropped + engine.cut + engine.graph.folded,
             uncached=engine.uncached,
-            threads=engine.begun,
+            threads=engine.roster.begun,
         )
 
     def graph(self) -> dict[str, Any]:
@@ -518,7 +518,7 @@ def dump(file: IO[str] | None = None) -> str:
     if session is None:
         text = "ctxcheck: who waits for whom: nothing is checked, no session is active"
     else:
-        states = session.engine.live_states()
+        states = session.engine.roster.live_states()
         cycles: list[waitgraph.WaitCycle] = []
         first = waitgraph.waits(states)
         if first:

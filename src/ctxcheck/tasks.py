@@ -63,9 +63,9 @@ def _state_here(where: Any, engine: Validator) -> OwnerState | None:
 
 
 def _state_of(task: Any, where: Any, engine: Validator, outer: OwnerState | None) -> TaskState:
-    state = engine.tasks.get(id(task))
+    state = engine.roster.tasks.get(id(task))
     if state is None:
-        state = engine.task_state(task, fastpath.thread_state(where, engine).owner)
+        state = engine.roster.task_state(task, fastpath.thread_state(where, engine).owner)
     base = _top(outer, engine)
     if state.base is not base and state.cur is not VOID and outer is not state:
         state.stand_upon(base)
@@ -99,10 +99,10 @@ def owner_state() -> OwnerState | None:
         if type(state) is TaskState:
             state = fastpath.thread_state(fastpath._local, engine)
     elif type(state) is not TaskState or state.task_id != id(task):
-        known = engine.tasks.get(id(task))
+        known = engine.roster.tasks.get(id(task))
         if known is None:
             where = fastpath._local
-            known = engine.task_state(task, fastpath.thread_state(where, engine).owner)
+            known = engine.roster.task_state(task, fastpath.thread_state(where, engine).owner)
             if _here.task is None:
                 # nobody will see its last step
                 task.add_done_callback(partial(_finished, known))
@@ -137,7 +137,7 @@ def _follow(original: Callable[[Any], None], task_types: tuple[type, ...]) -> Ca
             return original(self)  # whoever runs the loop isn't being checked
         before = here.outer
         before_task = here.task
-        state: OwnerState | None = engine.tasks.get(id(task))
+        state: OwnerState | None = engine.roster.tasks.get(id(task))
         if type(state) is TaskState:
             base = _top(outer, engine)
             if state.base is not base and state.cur is not VOID:
@@ -253,7 +253,9 @@ def acquirer() -> tuple[OwnerState | None, bool, bool]:
     if creator is None:
         return owner_state(), False, timed
     where, engine = fastpath._local, fastpath._engine
-    state = engine.tasks.get(id(creator)) or engine.task_state(creator, fastpath.thread_state(where, engine).owner)
+    state = engine.roster.tasks.get(id(creator))
+    if state is None:
+        state = engine.roster.task_state(creator, fastpath.thread_state(where, engine).owner)
     return (None if state.cur is VOID else state), True, True
 
 
@@ -286,7 +288,7 @@ def _step_ended(state: OwnerState, loop: Any, *, over: bool = False) -> None:
     task = state.task()
     try:
         if over or task is None or task.done():
-            slowpath.consult(engine.end_owner, state, "task")
+            slowpath.consult(engine.roster.end, state, "task")
         elif state.cur is not state.root and state.cur is not VOID and not (engine.closed or engine.broken):
             slowpath.consult(taskstate.suspended, engine, state, taskstate.coroutine_of(task))
         else:
@@ -302,7 +304,7 @@ def _finished(state: TaskState, task: Any) -> None:
     if state.task() is not task:
         return  # somebody has seen it, and the state is another task's now
     try:
-        slowpath.consult(state.engine.end_owner, state, "task")
+        slowpath.consult(state.engine.roster.end, state, "task")
     except ViolationError:
         pass  # it was recorded first
 

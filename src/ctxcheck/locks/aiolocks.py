@@ -34,6 +34,7 @@ from ctxcheck.engine.owner import VOID, Node, OwnerState, Unused
 from ctxcheck.engine.raw import get_ident
 from ctxcheck.engine.sites import capture
 from ctxcheck.engine.taskstate import TaskState
+from ctxcheck.engine.telling import report_sleep
 from ctxcheck.locks.naming import classify, in_scope
 from ctxcheck.locks.plain import OFF_FOR_GOOD, check_name
 
@@ -158,7 +159,7 @@ def _leave(record: _Record, node: Node, *, scoped: bool) -> None:
     if holder.owner.ident != get_ident() or holder.cur is VOID or not holder.unlink(node):
         holder.drops.append(node)
     if same:
-        engine.redeem(node)
+        engine.roster.redeem(node)
 
 
 def _watch_wait(state: OwnerState, record: _Record) -> Any:
@@ -195,7 +196,7 @@ def awaits(what: str) -> None:
 
 
 def _report_wait(state: OwnerState, what: str, trace: Any) -> None:
-    state.engine.report_sleep(state, what, "wait", trace, permission=AWAIT)
+    report_sleep(state.engine, state, what, "wait", trace, permission=AWAIT)
 
 
 class Look:
