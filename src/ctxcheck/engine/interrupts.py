@@ -20,7 +20,8 @@ from ctxcheck.engine.findings import Finding, InterruptFacts
 from ctxcheck.engine.nesting import guards_of
 from ctxcheck.engine.owner import VOID, Node, Owner, OwnerState
 from ctxcheck.engine.sites import capture
-from ctxcheck.engine.usage import Hazard, Usage, Use, Uses
+from ctxcheck.engine.usage import Hazard, Usage
+from ctxcheck.engine.uses import Use, Uses
 
 if TYPE_CHECKING:
     from ctxcheck.engine.graph import OrderGraph
