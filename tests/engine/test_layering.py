@@ -130,7 +130,7 @@ def test_modules_of_one_room_dont_import_each_other_in_a_circle() -> None:
 
 
 #: Imported by those only who have asyncio.
-ASYNCIO = ("locks.aiolocks", "locks.aioqueues")
+ASYNCIO = ("locks.aiolocks", "locks.aioqueues", "locks.aiorecords")
 
 
 @pytest.mark.parametrize("module", [m for m in modules() if room(m) not in ("greenlets",) and m not in ASYNCIO])
