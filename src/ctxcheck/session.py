@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
 
-from ctxcheck import fastpath, notices, tasks
+from ctxcheck import fastpath, notices, steps, tasks
 from ctxcheck.engine import slowpath
 from ctxcheck.engine.classes import REGION
 from ctxcheck.engine.declared import Declaration
@@ -223,7 +223,7 @@ class Session:
 
     def held_locks(self) -> list[str]:
         """The display names of the locks that the calling owner holds, in the order of their acquisition."""
-        state = tasks.owner_state() if tasks.running_task() is not None else fastpath.known()
+        state = tasks.owner_state() if steps.running_task() is not None else fastpath.known()
         if state is None:
             return []
         state.settle()
