@@ -18,6 +18,7 @@ from ctxcheck.engine.errors import ViolationError
 from ctxcheck.engine.owner import VOID, OwnerState
 from ctxcheck.engine.raw import get_frame
 from ctxcheck.engine.taskstate import TaskState
+from ctxcheck.steps import HERE, running_task
 
 
 def owner_state() -> OwnerState | None:
@@ -34,7 +35,7 @@ def owner_state() -> OwnerState | None:
         state = fastpath.begin()
     if state.cur is VOID:
         return None
-    task = steps.running_task()
+    task = running_task()
     if task is None:
         if type(state) is TaskState:
             state = fastpath.thread_state(fastpath._local, engine)
@@ -43,12 +44,12 @@ def owner_state() -> OwnerState | None:
         if known is None:
             where = fastpath._local
             known = engine.roster.task_state(task, fastpath.thread_state(where, engine).owner)
-            if steps.HERE.task is None:
+            if HERE.task is None:
                 # nobody will see its last step
                 task.add_done_callback(partial(_finished, known))
                 if _watchers:
                     loops.adopt(steps.running_loop())
-        if steps.HERE.task is task and type(state) is not TaskState:
+        if HERE.task is task and type(state) is not TaskState:
             # a session began or ended in the middle of this step
             fastpath._local.st = known
         state = known
@@ -57,7 +58,7 @@ def owner_state() -> OwnerState | None:
 
 def _create(original: Callable[..., Any]) -> Callable[..., Any]:
     """``create_task``, in which an eager task takes its first step."""
-    here = steps.HERE
+    here = HERE
 
     def create_task(self: Any, coro: Any, *args: Any, **kwargs: Any) -> Any:
         engine = fastpath._engine
@@ -110,7 +111,7 @@ def _create_for_another(original: Callable[..., Any]) -> Callable[..., Any]:
             frame: Any = get_frame(1)
             for _ in range(4):
                 if frame is not None and frame.f_code in _wait_for:
-                    creator = steps.running_task()
+                    creator = running_task()
                     if creator is not None:
                         _on_behalf[made] = weakref.ref(creator)
                     break
@@ -131,7 +132,7 @@ def acquirer() -> tuple[OwnerState | None, bool, bool]:
     timed = frame is not None and frame.f_code in _wait_for and frame.f_locals.get("timeout") is not None
     if not _on_behalf:
         return owner_state(), False, timed
-    task = steps.running_task()
+    task = running_task()
     creator = None if task is None else _on_behalf.get(task, steps.no_loop)()
     if creator is None:
         return owner_state(), False, timed
@@ -233,4 +234,4 @@ def learn(asyncio: Any) -> None:
     _wait_for[:] = [asyncio.tasks.wait_for.__code__]
     steps.running_loop, steps.task_of = asyncio.events._get_running_loop, asyncio.tasks.current_task
     if not taskstate.current_task:
-        taskstate.current_task.append(steps.running_task)
+        taskstate.current_task.append(running_task)
