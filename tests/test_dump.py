@@ -45,7 +45,7 @@ class Stuck:
 
     def until_waiting(self, *names: str) -> None:
         while True:
-            waiting = {s.owner.ident for s in self.session.engine.live_states() if s.waiting is not None}
+            waiting = {s.owner.ident for s in self.session.engine.roster.live_states() if s.waiting is not None}
             if {t.ident for t in self.threads if t.name in names} <= waiting:
                 return
             time.sleep(0.001)
@@ -228,7 +228,7 @@ def test_who_gives_up_by_itself_is_in_no_deadlock(stuck: Stuck) -> None:
     said: list[str] = []
 
     def look() -> None:
-        while not any(s.until for s in stuck.session.engine.live_states() if s.waiting is b):
+        while not any(s.until for s in stuck.session.engine.roster.live_states() if s.waiting is b):
             time.sleep(0.001)
         said.append(dump())
         a.release()
@@ -260,7 +260,7 @@ def test_while_the_validator_is_at_work_and_from_a_signal_handler() -> None:
     try:
         with ctxcheck.checking() as session:
             lock = ctxcheck.Lock(name="held")
-            with lock, session.engine._mutex:
+            with lock, session.engine.orders._mutex:
                 signal.raise_signal(signal.SIGUSR2)
                 assert session.held_locks() == ["held"]
         assert "holds `held`" in said[0]

@@ -15,6 +15,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ctxcheck.dumps import dump as dump
     from ctxcheck.engine.errors import ConfigError as ConfigError
     from ctxcheck.engine.errors import CtxcheckError as CtxcheckError
     from ctxcheck.engine.errors import CtxcheckWarning as CtxcheckWarning
@@ -55,11 +56,11 @@ if TYPE_CHECKING:
     from ctxcheck.probes.install import uninstall as uninstall
     from ctxcheck.session import Session as Session
     from ctxcheck.session import checking as checking
-    from ctxcheck.session import dump as dump
     from ctxcheck.session import held_locks as held_locks
 
 #: Where each public name lives; imported when it is first asked for, so that ``import ctxcheck`` costs next to nothing.
 _HOMES = {
+    "ctxcheck.dumps": ("dump",),
     "ctxcheck.engine.errors": (
         "ConfigError", "CtxcheckError", "CtxcheckWarning", "DeadlockError", "ViolationError", "ViolationWarning",
     ),
@@ -75,7 +76,7 @@ _HOMES = {
         "might_enter", "might_lock", "might_sleep", "nonblocking", "range_", "range_end", "range_start", "region",
         "requires_lock", "within_range",
     ),
-    "ctxcheck.session": ("Session", "checking", "dump", "held_locks"),
+    "ctxcheck.session": ("Session", "checking", "held_locks"),
 }  # fmt: skip
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

@@ -166,7 +166,8 @@ class Run:
     def __init__(self, parsed: argparse.Namespace, resolved: Resolved, program: Program, command: list[str]) -> None:
         from ctxcheck.datafile import DataFile
         from ctxcheck.locks import naming
-        from ctxcheck.session import Allowance, Session
+        from ctxcheck.selection import Allowance
+        from ctxcheck.session import Session
 
         self.config: Config = resolved.config
         self.parsed: argparse.Namespace = parsed

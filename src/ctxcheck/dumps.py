@@ -1,9 +1,52 @@
-"""A dump when a signal comes: for a process that hangs, and for whoever looks at it from outside."""
+"""Who waits for whom, for a process that hangs: when it asks for it, or when a signal comes."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
-from typing import Any
+from typing import IO, Any
+
+from ctxcheck import fastpath
+from ctxcheck.engine import slowpath, waitgraph
+from ctxcheck.engine.owner import VOID
+from ctxcheck.notices import to_standard_error
+from ctxcheck.session import current_session
+
+
+def dump(file: IO[str] | None = None) -> str:
+    """Say who holds which checked locks, who waits for whom, since when and where, and name every deadlock.
+
+    For a process that hangs: callable from anywhere, also from a signal handler while every other thread is stuck; it
+    takes no lock and touches nothing.  A cycle of waits is called a deadlock only if it is there twice, 50 ms apart.
+
+    Args:
+        file: where to write it; by default standard error, past whatever the program made of ``sys.stderr``.
+
+    Returns the text.
+    """
+    from ctxcheck.reports.waits import render
+
+    session = current_session()
+    if session is None:
+        text = "ctxcheck: who waits for whom: nothing is checked, no session is active"
+    else:
+        states = session.engine.roster.live_states()
+        cycles: list[waitgraph.WaitCycle] = []
+        first = waitgraph.waits(states)
+        if first:
+            time.sleep(slowpath.CONFIRM_AFTER)
+            cycles = waitgraph.same_waits(first, waitgraph.waits(states))
+        text = render(waitgraph.snapshot(states, cycles))
+    state = fastpath.current()
+    saved, state.cur = state.cur, VOID  # the stream may be the program's own, and lock
+    try:
+        if file is None:
+            to_standard_error(text + "\n")
+        else:
+            file.write(text + "\n")
+    finally:
+        state.cur = saved
+    return text
 
 
 def dump_on(name: str) -> Callable[[], None]:
@@ -16,7 +59,6 @@ def dump_on(name: str) -> Callable[[], None]:
     import signal
 
     from ctxcheck.reports import waits  # now: not while a signal is handled
-    from ctxcheck.session import dump
 
     del waits
     number = signal.Signals[name]

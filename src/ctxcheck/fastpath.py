@@ -59,7 +59,7 @@ class _End:
         # in a forked child the other threads' states die too, in the one thread that is left
         own = state.owner.ident == get_ident()
         if own and not (engine.closed or engine.broken or state.ended):
-            slowpath.consult(engine.end_owner, state)
+            slowpath.consult(engine.roster.end, state)
 
 
 _OFF_LOCAL: Final[Any] = _OffLocal()
@@ -90,7 +90,7 @@ def thread_state(where: Any, engine: Validator) -> OwnerState:
     try:
         state: OwnerState = where.end.state
     except AttributeError:
-        state = engine.new_state()
+        state = engine.roster.new_state()
         where.end = _End(state)
     return state
 

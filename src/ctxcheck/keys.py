@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
-from ctxcheck.engine.rules import GRADES, Grade
+from ctxcheck.engine.rules import GRADES, Grade, selects
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,16 +75,8 @@ class Config:
     leaf: tuple[str, ...] = ()
 
     def selects(self, code: str) -> bool:
-        """Is the rule with this code to be reported?
-
-        The longest matching prefix of ``select`` and ``ignore`` decides, ``ignore`` on a tie.
-        CTX901 always is: it says that the other results are incomplete.
-        """
-        if code == "CTX901":
-            return True
-        chosen = max((len(prefix) for prefix in self.select if code.startswith(prefix)), default=0)
-        dropped = max((len(prefix) for prefix in self.ignore if code.startswith(prefix)), default=0)
-        return chosen > dropped
+        """Is the rule with this code to be reported?"""
+        return selects(code, self.select, self.ignore)
 
 
 @dataclass(frozen=True, slots=True)

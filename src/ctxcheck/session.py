@@ -6,26 +6,24 @@ file before anything can swallow it, and then records, warns, raises or calls ba
 
 from __future__ import annotations
 
-import difflib
 import os
 import sys
-import time
 from collections.abc import Callable, Iterable
 from types import TracebackType
-from typing import IO, TYPE_CHECKING, Any, Final, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
 
-from ctxcheck import fastpath, tasks
-from ctxcheck.engine import slowpath, waitgraph
+from ctxcheck import fastpath, notices, steps, tasks
+from ctxcheck.engine import slowpath
 from ctxcheck.engine.classes import REGION
 from ctxcheck.engine.declared import Declaration
-from ctxcheck.engine.errors import ViolationError, ViolationWarning
+from ctxcheck.engine.errors import ViolationError
 from ctxcheck.engine.findings import Finding, InterruptFacts, OrderFacts
-from ctxcheck.engine.owner import VOID
+from ctxcheck.engine.grading import Owners
 from ctxcheck.engine.raw import get_ident
-from ctxcheck.engine.rules import GRADES, RULES, Grade
+from ctxcheck.engine.rules import GRADES, Grade, selects
 from ctxcheck.engine.validator import Validator
-from ctxcheck.engine.verdict import Owners
-from ctxcheck.engine.violations import Counts, Site, Violation
+from ctxcheck.engine.violations import Counts, Violation
+from ctxcheck.selection import Allowance, codes_of, one_of
 
 if TYPE_CHECKING:
     from typing import Self
@@ -36,8 +34,6 @@ OWNERS: Final = ("assumed", "observed")
 
 #: Found while an owner is being torn down, or has just been suspended, where an exception has nowhere to go.
 _NEVER_RAISED: Final = frozenset({"CTX104", "CTX203", "CTX303", "CTX901"})
-
-
 #: What is told when it first shows, and computed anew from everything that was seen.
 _SETTLED: Final = frozenset({"CTX001", "CTX004", "CTX005", "CTX006"})
 
@@ -47,30 +43,6 @@ class Sink(Protocol):
 
     def write(self, record: dict[str, Any]) -> object:
         """Write one record, at once."""
-
-
-class Allowance:
-    """An accepted finding, from the configuration: a rule, the locks that must take part, a glob for the file of
-    the first site, a reason."""
-
-    __slots__ = ("locks", "path", "reason", "rule", "used")
-
-    def __init__(self, rule: str, locks: Iterable[str], reason: str, path: str | None = None) -> None:
-        self.rule: str = rule
-        self.path: str | None = path
-        self.locks: frozenset[str] = frozenset(locks)
-        self.reason: str = reason
-        self.used: int = 0
-
-    def covers(self, violation: Violation) -> bool:
-        """Whether it is about this violation."""
-        if self.rule != violation.rule or not self.locks <= {*violation.locks, *violation.keys}:
-            return False
-        if self.path is None:
-            return True
-        import fnmatch
-
-        return bool(violation.sites) and fnmatch.fnmatch(violation.sites[0].file, self.path)
 
 
 class Session:
@@ -107,16 +79,16 @@ class Session:
         at_once: Callable[[Violation], object] | None = None,
     ) -> None:
         if not callable(mode):
-            _one_of("mode", mode, MODES, "or a callable")
-        _one_of("owners", owners, OWNERS)
-        _one_of("fail_on", fail_on, GRADES)
+            one_of("mode", mode, MODES, "or a callable")
+        one_of("owners", owners, OWNERS)
+        one_of("fail_on", fail_on, GRADES)
         if not isinstance(deadlock_after, (int, float)) or not deadlock_after > 0:
             raise ValueError(f"deadlock_after={deadlock_after!r} is not a number of seconds above 0")
         self.mode: Mode | Callable[[Violation], object] = mode
         self.fail_on: Grade = fail_on
         self.allowances: list[Allowance] = list(allow)
-        self._select = tuple(_codes("select", select))
-        self._ignore = tuple(_codes("ignore", ignore))
+        self._select = tuple(codes_of("select", select))
+        self._ignore = tuple(codes_of("ignore", ignore))
         self._stack_depth: int = stack_depth
         self._sink: Sink | None = sink
         self._at_once: Callable[[Violation], object] | None = at_once
@@ -169,14 +141,14 @@ class Session:
         try:
             state = fastpath.known()
             if active and state is not None and state.engine is self.engine:
-                self.engine.end_owner(state, how)
+                self.engine.roster.end(state, how)
                 if state.owner.thread is not state.owner:  # a task: its thread stops as well
-                    self.engine.end_owner(fastpath.thread_state(fastpath._local, self.engine), how)
+                    self.engine.roster.end(fastpath.thread_state(fastpath._local, self.engine), how)
         finally:
             try:
                 # closed first: to leave the thread-local state behind looks like the end of every thread that has one
                 self.engine.close(how)
-                self._verdict = None if self.engine.broken else slowpath.consult(self.engine.verdict)
+                self._verdict = None if self.engine.broken else slowpath.consult(self.engine.orders.verdict)
                 self._settle()
             finally:
                 self.engine.finish()
@@ -220,7 +192,7 @@ class Session:
         fresh: dict[str, Violation] = {}
         verdict = self._verdict
         if not (self.engine.broken or self._stopped):
-            verdict = slowpath.consult(self.engine.verdict)
+            verdict = slowpath.consult(self.engine.orders.verdict)
         for finding in verdict or []:
             violation = self._compose(finding)
             if self._wanted(violation):
@@ -251,7 +223,7 @@ class Session:
 
     def held_locks(self) -> list[str]:
         """The display names of the locks that the calling owner holds, in the order of their acquisition."""
-        state = tasks.owner_state() if tasks.running_task() is not None else fastpath.known()
+        state = tasks.owner_state() if steps.running_task() is not None else fastpath.known()
         if state is None:
             return []
         state.settle()
@@ -271,7 +243,7 @@ class Session:
             marked_calls=engine.contexts,
             dropped=engine.dropped + engine.cut + engine.graph.folded,
             uncached=engine.uncached,
-            threads=engine.begun,
+            threads=engine.roster.begun,
         )
 
     def graph(self) -> dict[str, Any]:
@@ -337,19 +309,11 @@ class Session:
         if self._at_once is not None and urgent:
             self._at_once(violation)
         if "structlog" in sys.modules:
-            _log(violation)
+            notices.log(violation)
         if callable(self.mode):
             self.mode(violation)
         elif self.mode == "warn" and self.fails(violation):
-            import warnings
-
-            site = violation.sites[0] if violation.sites else None
-            warnings.warn_explicit(
-                f"{violation.rule} {violation.message}",
-                ViolationWarning,
-                site.file if site else "<unknown>",
-                site.line if site else 0,
-            )
+            notices.warn(violation)
 
     def _withdraw(self, finding: Finding) -> None:
         violation = self._compose(finding)
@@ -360,7 +324,7 @@ class Session:
         try:
             violation = self._compose_finding(finding, stack_depth=self._stack_depth)
         except Exception as error:  # a finding that can't be put into words is still a finding
-            return _bare(finding, error)
+            return notices.bare(finding, error)
         if violation.allowed_by is None:
             reason = self._inline_allow(violation)
             if reason is None:
@@ -374,13 +338,7 @@ class Session:
         return violation
 
     def _wanted(self, violation: Violation) -> bool:
-        """Whether its rule is selected: the longest matching prefix decides, ``ignore`` on a tie."""
-        code = violation.rule
-        if code == "CTX901":
-            return True  # it says that the other results are incomplete
-        chosen = max((len(prefix) for prefix in self._select if code.startswith(prefix)), default=0)
-        dropped = max((len(prefix) for prefix in self._ignore if code.startswith(prefix)), default=0)
-        return chosen > dropped
+        return selects(violation.rule, self._select, self._ignore)
 
     def _write(self, record: dict[str, Any]) -> None:
         if self._sink is not None:
@@ -393,84 +351,10 @@ class Session:
         self.engine.broken = True
         if fastpath.engine() is self.engine:
             fastpath.activate(None)
-        text = f"{type(error).__name__}: {error}"
-        violation = Violation(
-            "CTX901",
-            RULES["CTX901"].slug,
-            "certain",
-            f"checking was switched off by an internal fault: {text}",
-            fingerprint=f"CTX901-{type(error).__name__}",
-            notes=("what was found before stands; nothing was checked after it, so the results are incomplete",),
-            helps=("this is a bug in ctxcheck: please report it, with the output under CTXCHECK_DEBUG=1",),
-        )
+        violation = notices.fault(error)
         self._found[violation.fingerprint] = violation
         self._write({"type": "violation", "violation": violation.to_dict()})
-        lines = [f"ctxcheck: {violation.message}"]
-        if os.environ.get("CTXCHECK_DEBUG"):
-            import traceback
-
-            lines += traceback.format_exception(error)
-        try:
-            os.write(2, ("\n".join(lines) + "\n").encode(errors="backslashreplace"))
-        except OSError:
-            pass
-
-
-def _bare(finding: Finding, error: Exception) -> Violation:
-    place = finding.trace.head()
-    return Violation(
-        finding.rule,
-        RULES[finding.rule].slug,
-        finding.grade,
-        RULES[finding.rule].title,
-        tuple(c.name for c in finding.classes),
-        (Site("now", place.filename, place.line, place.function),),
-        fingerprint=f"{finding.rule}-{'-'.join(finding.identity)}",
-        allowed_by=finding.allowed,
-        notes=(f"the full report could not be composed ({type(error).__name__}); please report this as a bug",),
-    )
-
-
-def _log(violation: Violation) -> None:
-    """A structlog event, for programs that configure structlog."""
-    structlog = sys.modules["structlog"]
-    configured = getattr(structlog, "is_configured", None)
-    if configured is None or not configured():
-        return
-    site = violation.sites[0] if violation.sites else None
-    structlog.get_logger("ctxcheck").warning(
-        "ctxcheck.violation",
-        rule=violation.rule,
-        slug=violation.slug,
-        grade=violation.grade,
-        message=violation.message,
-        locks=list(violation.locks),
-        site=f"{site.file}:{site.line}" if site else "",
-        fingerprint=violation.fingerprint,
-    )
-
-
-def _one_of(what: str, value: object, allowed: Iterable[str], more: str = "") -> None:
-    choices = list(allowed)
-    if value not in choices:
-        near = difflib.get_close_matches(str(value), choices, 1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise ValueError(f"{what}={value!r} is not one of {', '.join(choices)}{f', {more}' if more else ''}{hint}")
-
-
-def _codes(what: str, names: Iterable[str]) -> list[str]:
-    if isinstance(names, str):
-        raise TypeError(f"{what}={names!r} is one string; give a list of rules: {what}=[{names!r}]")
-    by_slug = {rule.slug: rule.code for rule in RULES.values()}
-    codes: list[str] = []
-    for name in names:
-        code = by_slug.get(name.lower(), name.upper())
-        if not any(rule.startswith(code) for rule in RULES):
-            near = difflib.get_close_matches(name, [*RULES, *by_slug], 1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise ValueError(f"{what}: no rule is called {name!r}{hint}")
-        codes.append(code)
-    return codes
+        notices.say_fault(violation, error)
 
 
 #: The sessions that are running, outermost first.
@@ -499,51 +383,6 @@ def checking(
 def current_session() -> Session | None:
     """The session that events go to now, if there is one."""
     return _sessions[-1] if _sessions else None
-
-
-def dump(file: IO[str] | None = None) -> str:
-    """Say who holds which checked locks, who waits for whom, since when and where, and name every deadlock.
-
-    For a process that hangs: callable from anywhere, also from a signal handler while every other thread is stuck; it
-    takes no lock and touches nothing.  A cycle of waits is called a deadlock only if it is there twice, 50 ms apart.
-
-    Args:
-        file: where to write it; by default standard error, past whatever the program made of ``sys.stderr``.
-
-    Returns the text.
-    """
-    from ctxcheck.reports.waits import render
-
-    session = current_session()
-    if session is None:
-        text = "ctxcheck: who waits for whom: nothing is checked, no session is active"
-    else:
-        states = session.engine.live_states()
-        cycles: list[waitgraph.WaitCycle] = []
-        first = waitgraph.waits(states)
-        if first:
-            time.sleep(slowpath.CONFIRM_AFTER)
-            cycles = waitgraph.same_waits(first, waitgraph.waits(states))
-        text = render(waitgraph.snapshot(states, cycles))
-    state = fastpath.current()
-    saved, state.cur = state.cur, VOID  # the stream may be the program's own, and lock
-    try:
-        if file is None:
-            _to_standard_error(text + "\n")
-        else:
-            file.write(text + "\n")
-    finally:
-        state.cur = saved
-    return text
-
-
-def _to_standard_error(text: str) -> None:
-    data = text.encode(errors="backslashreplace")
-    try:
-        while data:
-            data = data[os.write(2, data) :]
-    except OSError:
-        pass
 
 
 def held_locks() -> list[str]:

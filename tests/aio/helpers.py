@@ -31,4 +31,4 @@ async def turns(n: int = 3) -> None:
 def clean(session: Session) -> None:
     """Nothing is left of any task, and the validator is well."""
     assert not session.engine.broken
-    assert not session.engine.tasks
+    assert not session.engine.roster.tasks

@@ -218,7 +218,7 @@ def test_a_wait_that_never_ends_is_told_when_the_session_does() -> None:
     with checking(deadlock_after=3600) as session:
         waiting = loop.create_task(again(Lock(name="A")))
         loop.run_until_complete(turns())
-        state = session.engine.tasks[id(waiting)]
+        state = session.engine.roster.tasks[id(waiting)]
         assert state.waiting.step.lock_class.name == "A"
     assert ("CTX002", "possible") in found(session)
     waiting.cancel()
@@ -232,11 +232,11 @@ def test_contenders_wait_for_each_other_only() -> None:
         await a.acquire()
         waiting = asyncio.create_task(task(a.acquire()))
         await turns()
-        states = [s for s in session.engine.tasks.values() if s.waiting is not None]
+        states = [s for s in session.engine.roster.tasks.values() if s.waiting is not None]
         assert [s.waiting.step.lock_class.name for s in states] == ["A"]
         a.release()
         await waiting
-        assert all(s.waiting is None for s in session.engine.tasks.values())
+        assert all(s.waiting is None for s in session.engine.roster.tasks.values())
         a.release()
 
     with checking(deadlock_after=0.001) as session:

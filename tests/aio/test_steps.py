@@ -61,7 +61,7 @@ def test_a_step_is_the_tasks_and_what_is_between_is_the_threads() -> None:
 def test_a_task_that_does_nothing_checked_has_no_state() -> None:
     async def main(session: Session) -> None:
         await task(asyncio.sleep(0))
-        assert not session.engine.tasks
+        assert not session.engine.roster.tasks
 
     with checking() as session:
         asyncio.run(main(session))
@@ -265,7 +265,7 @@ def test_nested_sessions_and_a_loop_that_outlives_them() -> None:
         loop.run_until_complete(turns())
         with checking() as inner:
             loop.run_until_complete(turns())
-            assert [s.owner.kind for s in inner.engine.live_states()].count("task") == 0
+            assert [s.owner.kind for s in inner.engine.roster.live_states()].count("task") == 0
 
             async def short() -> None:
                 async with b:
@@ -273,7 +273,7 @@ def test_nested_sessions_and_a_loop_that_outlives_them() -> None:
 
             loop.run_until_complete(short())
         assert edges(inner) == set()
-        assert len(outer.engine.tasks) == 1
+        assert len(outer.engine.roster.tasks) == 1
         done.set()
         loop.run_until_complete(holder)
         assert edges(outer) == {("A", "B")}
@@ -552,7 +552,7 @@ def test_many_short_lived_tasks_leave_nothing_behind() -> None:
                 await asyncio.create_task(work())
             gc.collect()
             engine = session.engine
-            return len(engine.tasks), engine._nodes, len(gc.get_objects())
+            return len(engine.roster.tasks), engine._nodes, len(gc.get_objects())
 
         first = await many(50)
         second = await many(500)
@@ -563,7 +563,7 @@ def test_many_short_lived_tasks_leave_nothing_behind() -> None:
     with checking() as session:
         asyncio.run(main(session))
     assert found(session) == []
-    assert len(session.engine._states) <= 1
+    assert len(session.engine.roster._states) <= 1
 
 
 def test_tasks_that_never_finish_leave_nothing_behind() -> None:
@@ -582,11 +582,11 @@ def test_tasks_that_never_finish_leave_nothing_behind() -> None:
         loop.set_exception_handler(lambda *_: None)
         pending = [loop.create_task(stuck()), loop.create_task(waits(Condition(name="C")))]
         loop.run_until_complete(turns())
-        assert len(session.engine.tasks) == 2
+        assert len(session.engine.roster.tasks) == 2
         loop.close()
         pending.clear()
         gc.collect()
-        assert not session.engine.tasks
+        assert not session.engine.roster.tasks
         assert not session.engine.broken
         # closed by the collector: its own block has released it, which is no hand-off
         assert not a.locked()

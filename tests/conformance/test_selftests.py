@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from ctxcheck.engine import graph, interrupts, usage, verdict
+from ctxcheck.engine import grading, graph, interrupts, search, usage
 from ctxcheck.engine.classes import ACQUIRE, RECURSIVE, SHARED
 from ctxcheck.engine.nesting import Nesting
 from ctxcheck.locks import tracked
@@ -254,7 +254,7 @@ def _patch(owner: Any, name: str, value: Any) -> Callable[[pytest.MonkeyPatch], 
 
 
 def _no_strong_paths(monkeypatch: pytest.MonkeyPatch) -> None:
-    real = verdict._fits
+    real = grading.fits
 
     def fits(way: Any, chosen: Any, **options: Any) -> bool:
         def plain(one: Any) -> Any:
@@ -262,7 +262,8 @@ def _no_strong_paths(monkeypatch: pytest.MonkeyPatch) -> None:
 
         return real(plain(way), [plain(one) for one in chosen], **options)
 
-    monkeypatch.setattr(verdict, "_fits", fits)
+    for module in (grading, search):
+        monkeypatch.setattr(module, "fits", fits)
 
 
 def _nothing(*_: Any, **__: Any) -> None:

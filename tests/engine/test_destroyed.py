@@ -174,14 +174,14 @@ def test_a_finalizer_never_raises_and_never_waits_for_the_validator() -> None:
     del lock
     with checking(mode="raise") as session:
         boxes[0].acquire()
-        apply = session.engine._apply_order
+        apply = session.engine.orders._apply_order
 
         def dropping(event: Any) -> Any:
-            assert session.engine._mutex.locked()
+            assert session.engine.orders._mutex.locked()
             boxes.clear()
             return apply(event)
 
-        session.engine._apply_order = dropping  # type: ignore[method-assign]
+        session.engine.orders._apply_order = dropping  # type: ignore[method-assign]
         with a, b:
             assert boxes == []
     assert found(session) == [("CTX304", "certain")]

@@ -18,24 +18,28 @@ ROOMS: dict[str, set[str]] = {
     "engine": set(),
     "fastpath": {"engine"},
     "imports": set(),
-    "tasks": {"engine", "fastpath", "imports"},
+    "steps": {"engine", "fastpath"},
+    "loops": {"engine", "fastpath", "steps"},
+    "tasks": {"engine", "fastpath", "imports", "loops", "steps"},
     "locks": {"engine", "fastpath", "imports", "tasks"},
     "aio": {"locks"},
     "markers": {"engine", "fastpath", "locks"},
     "reports": {"engine"},
     "probes": {"engine", "fastpath", "imports", "locks"},
-    "session": {"engine", "fastpath", "reports", "tasks"},
+    "selection": {"engine"},
+    "notices": {"engine"},
+    "session": {"engine", "fastpath", "notices", "reports", "selection", "steps", "tasks"},
     # names of rules, grades, errors: what a user types or reads
     "keys": {"engine.rules"},
-    "dumps": {"session", "reports"},
+    "dumps": {"engine", "fastpath", "notices", "reports", "session"},
     "config": {"keys", "engine.rules", "engine.errors", "engine.declared"},
     "datafile": {"engine.rules", "engine.errors", "engine.violations"},
     "scripts": set(),
     "runner": {"scripts", "engine.errors", "engine.raw"},
     "greenlets": set(),
     "cli": {
-        "config", "keys", "datafile", "dumps", "runner", "greenlets", "session", "locks", "probes", "reports", "engine",
-        "fastpath",
+        "config", "keys", "datafile", "dumps", "runner", "greenlets", "selection", "session", "locks", "probes",
+        "reports", "engine", "fastpath",
     },
     "__main__": {"cli"},
 }
@@ -128,7 +132,7 @@ def test_modules_of_one_room_dont_import_each_other_in_a_circle() -> None:
 
 
 #: Imported by those only who have asyncio.
-ASYNCIO = ("locks.aiolocks", "locks.aioqueues")
+ASYNCIO = ("locks.aiolocks", "locks.aioqueues", "locks.aiorecords")
 
 
 @pytest.mark.parametrize("module", [m for m in modules() if room(m) not in ("greenlets",) and m not in ASYNCIO])

@@ -13,7 +13,8 @@ from ctxcheck.engine.classes import ACQUIRE, LOCK, RECURSIVE, RLOCK, SHARED, TIM
 from ctxcheck.engine.graph import ENOUGH_OWNERS, OrderGraph, Witness
 from ctxcheck.engine.owner import Owner
 from ctxcheck.engine.sites import EMPTY, Trace
-from ctxcheck.engine.usage import MAX_USES, Hazard, Usage, Use, Uses
+from ctxcheck.engine.usage import Hazard, Usage
+from ctxcheck.engine.uses import MAX_USES, Use, Uses
 
 OWNER = Owner(1, 1)
 CONTEXTS = ("gc", "signal")

@@ -14,7 +14,7 @@ import pytest
 
 import ctxcheck
 from ctxcheck import checking, fastpath
-from ctxcheck.engine import validator as validator_module
+from ctxcheck.engine import orders
 from ctxcheck.engine.classes import LOCK, LockClass
 from ctxcheck.engine.graph import Evidence
 from ctxcheck.engine.validator import Validator
@@ -108,7 +108,7 @@ def test_s38_many_threads_on_one_inversion_are_one_finding() -> None:
 
 
 def test_an_owner_that_cant_have_the_mutex_leaves_its_event_to_the_holder(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ctxcheck.engine.validator.PATIENCE", 0.001)
+    monkeypatch.setattr("ctxcheck.engine.orders.PATIENCE", 0.001)
     a, b = ctxcheck.Lock(name="busy.A"), ctxcheck.Lock(name="busy.B")
     inside, go = threading.Event(), threading.Event()
     add = Evidence.add
@@ -200,7 +200,7 @@ def test_twenty_thousand_threads_leave_nothing_behind() -> None:
         gc.collect()
         grown = sys.getallocatedblocks() - blocks
         assert grown < 1_000, "a block for every twentieth thread at most"
-        assert len(session.engine._states) <= 1
+        assert len(session.engine.roster._states) <= 1
         assert session.engine._nodes <= 2
         assert session.engine.dropped == session.engine.uncached == 0
         (evidence,) = session.engine.graph.evidence.values()
@@ -658,7 +658,7 @@ def test_a_session_that_is_never_stopped_and_locks_that_are_held_at_the_end() ->
 def test_orders_beyond_a_limit_are_counted_and_those_that_are_known_still_learn(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(validator_module, "MAX_EDGES", 2)
+    monkeypatch.setattr(orders, "MAX_EDGES", 2)
     with ctxcheck.checking(owners="observed") as session:
         a, b, c = (ctxcheck.Lock(name=f"limit.{name}") for name in "abc")
         with a, b:

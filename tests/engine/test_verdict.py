@@ -12,10 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import ctxcheck
-from ctxcheck.engine import verdict as verdict_module
+from ctxcheck.engine import grading, search
 from ctxcheck.engine.classes import RECURSIVE, SHARED, TIMED, WITH, LockClass
+from ctxcheck.engine.grading import Cycle
 from ctxcheck.engine.graph import OrderGraph
-from ctxcheck.engine.verdict import Cycle, best_cycle, components, judge
+from ctxcheck.engine.verdict import best_cycle, components, judge
 from ctxcheck.session import Session
 from tests.engine.conftest import add, classes, owner, witness
 from tests.oracle import (
@@ -603,7 +604,7 @@ def test_an_unallowed_witness_is_preferred_where_it_fits() -> None:
 
 
 def test_what_is_cut_is_counted_and_the_edge_is_still_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(verdict_module, "MAX_SEARCH_STEPS", 1)
+    monkeypatch.setattr(search, "MAX_SEARCH_STEPS", 1)
     graph = OrderGraph()
     nodes = classes(*range(5))
     for i, a in enumerate(nodes):
@@ -621,7 +622,7 @@ def test_too_many_choices_of_witnesses_are_taken_for_possible(monkeypatch: pytes
         for pair in itertools.combinations(guards, 2):
             add(graph, a, b, *pair, guards[0], by=owner())
     assert [c.grade for c in cycles_of(graph, "observed").cycles] == ["unlikely"]
-    monkeypatch.setattr(verdict_module, "MAX_CHOICES", 2)
+    monkeypatch.setattr(grading, "MAX_CHOICES", 2)
     assert [c.grade for c in cycles_of(graph, "observed").cycles] == ["possible"]
 
 

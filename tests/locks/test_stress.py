@@ -262,7 +262,7 @@ with checking(deadlock_after=60) if {checked} else threading.Lock() as session:
     if {checked}:
         assert session.held_locks() == [], session.held_locks()
         assert not session.engine.broken
-        assert not session.engine._mutex.locked()
+        assert not session.engine.orders._mutex.locked()
         # nothing of what is learned now is lost
         x, y = Lock(name="x"), Lock(name="y")
         with x, y: pass

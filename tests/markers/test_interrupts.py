@@ -230,7 +230,7 @@ def test_a_thread_that_ends_inside_keeps_nothing_alive() -> None:
     with ctxcheck.checking() as session:
         in_thread(work)
         gc.collect()
-        assert len(session.engine.live_states()) <= 1
+        assert len(session.engine.roster.live_states()) <= 1
 
 
 # --- used in it, and held where it can come (CTX004) ----------------------------------------------

@@ -60,7 +60,7 @@ class Run:
         return violation
 
     def verdict(self) -> list[Violation]:
-        return [self.compose(finding) for finding in self.engine.verdict()]
+        return [self.compose(finding) for finding in self.engine.orders.verdict()]
 
     def of(self, rule: str) -> list[Violation]:
         return [violation for violation in self.violations if violation.rule == rule]
@@ -124,7 +124,7 @@ class Run:
         try:
             exec(code, names)
         finally:
-            self.engine.end_owner(fastpath.current(), "program")
+            self.engine.roster.end(fastpath.current(), "program")
             self.engine.close()
             tasks.unwatch()
             declared.finish(self.engine)

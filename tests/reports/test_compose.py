@@ -29,11 +29,11 @@ from ctxcheck.engine.findings import (
     SleepFacts,
     Waiter,
 )
+from ctxcheck.engine.grading import Cycle
 from ctxcheck.engine.graph import Witness
 from ctxcheck.engine.owner import Owner
 from ctxcheck.engine.rules import RULES
 from ctxcheck.engine.sites import EMPTY, PACKAGE_DIR, Trace, capture
-from ctxcheck.engine.verdict import Cycle
 from ctxcheck.engine.violations import Site, Violation
 from ctxcheck.reports import text
 from ctxcheck.reports.compose import compose, fingerprint, inline_allow

@@ -171,9 +171,10 @@ def end(): pass
 def test_a_wait_for_something_else(tmp_path: Path) -> None:
     source = """
     from ctxcheck.engine.sites import capture
+    from ctxcheck.engine.telling import report_sleep
     from ctxcheck.fastpath import current
     def get():
-        engine.report_sleep(current(), "queue.Queue.get", "wait", capture(1))
+        report_sleep(engine, current(), "queue.Queue.get", "wait", capture(1))
     with atomic("tick"):
         get()
     """
@@ -235,10 +236,11 @@ def test_a_blocking_acquire(tmp_path: Path, source: str, message: str, first_hel
 def test_an_acquire_of_something_that_is_no_lock_class(tmp_path: Path) -> None:
     source = """
     from ctxcheck.engine.sites import capture
+    from ctxcheck.engine.telling import report_sleep
     from ctxcheck.fastpath import current
     s = lock("r:Ring.lock", SPIN)
     with s:
-        engine.report_sleep(current(), "Semaphore", "acquire", capture(1))
+        report_sleep(engine, current(), "Semaphore", "acquire", capture(1))
     """
     violation = run(tmp_path, source).only("CTX102")
     assert violation.message.startswith("blocking acquire of `Semaphore` in atomic context")
@@ -249,11 +251,12 @@ def test_what_may_still_be_done_inside(tmp_path: Path) -> None:
     source = """
     from ctxcheck.engine.classes import AWAIT, BLOCK, ContextStep
     from ctxcheck.engine.sites import capture
+    from ctxcheck.engine.telling import report_sleep
     from ctxcheck.fastpath import current
     state = current()
     for step in (ContextStep("loop", "the loop", BLOCK), ContextStep("sync", "a callback", AWAIT)):
         state.cur = engine.enter(state, step)
-    engine.report_sleep(state, "pause", "marked", capture(1))
+    report_sleep(engine, state, "pause", "marked", capture(1))
     state.cur = state.root
     """
     violation = run(tmp_path, source).only("CTX101")

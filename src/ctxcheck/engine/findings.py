@@ -17,8 +17,8 @@ from ctxcheck.engine.sites import EMPTY, Trace
 
 if TYPE_CHECKING:
     from ctxcheck.engine.declared import Breach
+    from ctxcheck.engine.grading import Cycle
     from ctxcheck.engine.usage import Hazard
-    from ctxcheck.engine.verdict import Cycle
 
     Tally = itertools.repeat[None]
 

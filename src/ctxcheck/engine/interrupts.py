@@ -20,7 +20,8 @@ from ctxcheck.engine.findings import Finding, InterruptFacts
 from ctxcheck.engine.nesting import guards_of
 from ctxcheck.engine.owner import VOID, Node, Owner, OwnerState
 from ctxcheck.engine.sites import capture
-from ctxcheck.engine.usage import Hazard, Usage, Use, Uses
+from ctxcheck.engine.usage import Hazard, Usage
+from ctxcheck.engine.uses import Use, Uses
 
 if TYPE_CHECKING:
     from ctxcheck.engine.graph import OrderGraph
@@ -130,7 +131,7 @@ class Interrupts:
         """What was tried in ``node``, or waited for with a timeout, is held now."""
         if node is not VOID and node.step.lock_class is not None:
             self._holds(state, node, guards_of(list(node.parent.held())), surroundings(node.parent))
-            self._engine.see_to(state)
+            self._engine.orders.see_to(state)
 
     def unmasked(self, state: OwnerState) -> None:
         """Something can interrupt again: all that is held here is held open to it from now on."""
@@ -140,7 +141,7 @@ class Interrupts:
             guards = guards_of(held)
             for node in held:
                 self._holds(state, node, guards, around)
-            self._engine.see_to(state)
+            self._engine.orders.see_to(state)
 
     def _waits(self, state: OwnerState, node: Node, guards: frozenset[LockClass], around: Surroundings) -> None:
         lock_class, mode, context = node.step.lock_class, node.step.mode, around.context
@@ -149,7 +150,7 @@ class Interrupts:
         assert context is not None
         use = Use(state.owner, guards, self._engine.origin, mode, node.trace, around.allowed)
         if not _covers(self.usage.uses(lock_class, context), use):
-            self._engine.queue(UseEvent(state.owner, lock_class, use, context, None))
+            self._engine.orders.queue(UseEvent(state.owner, lock_class, use, context, None))
 
     def _holds(self, state: OwnerState, node: Node, guards: frozenset[LockClass], around: Surroundings) -> None:
         lock_class, mode = node.step.lock_class, node.step.mode
@@ -159,7 +160,7 @@ class Interrupts:
             guards |= {lock_class.base}
         use = Use(state.owner, guards, self._engine.origin, mode, node.trace, around.allowed)
         if not _covers(self.usage.holds(lock_class, around.masked), use):
-            self._engine.queue(UseEvent(state.owner, lock_class, use, None, around.masked))
+            self._engine.orders.queue(UseEvent(state.owner, lock_class, use, None, around.masked))
 
     def apply(self, event: UseEvent) -> list[Finding]:
         """Enter an event, and say what it shows; under the validator's mutex."""

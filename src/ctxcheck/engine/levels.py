@@ -14,6 +14,7 @@ from ctxcheck.engine.findings import HeldFacts
 from ctxcheck.engine.owner import VOID, Node, OwnerState, Reentry
 from ctxcheck.engine.raw import ORIGINALS
 from ctxcheck.engine.sites import EMPTY, capture
+from ctxcheck.engine.telling import report_held
 
 _Condition: Final[Any] = ORIGINALS["Condition"]
 
@@ -79,7 +80,7 @@ def outer_hold(state: OwnerState, step: Step, under: Any) -> Node | None:
         by = f"{holder.state.owner} holds it"
     function = f"nested {inner_class.key}"
     facts = HeldFacts(name, True, function, EMPTY, held, by or "nobody holds it", nested=inner_class.name)
-    engine.report_held(state, facts, capture(1), key)
+    report_held(engine, state, facts, capture(1), key)
     return None
 
 

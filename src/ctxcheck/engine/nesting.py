@@ -103,8 +103,8 @@ class Nesting:
         if lock_class.nested:
             return
         lock_class.nested = True
-        self._engine.tries.clear()
-        for state in self._engine.live_states():
+        self._engine.roster.tries.clear()
+        for state in self._engine.roster.live_states():
             for parent in state.cached.pop(lock_class, ()):
                 for step in lock_class.steps():
                     parent.pop(step, None)
@@ -134,7 +134,7 @@ class Nesting:
             guards, allowed = guards_of(held), self._engine.allowed(node, "CTX003")
             trace, origin = node.trace, self._engine.origin
             owner = state.owner if lock_class.kind.needs == AWAIT else state.owner.thread
-            self._engine.submit(state,
+            self._engine.orders.submit(state,
                 NestEvent(owner, lock_class, tuple(others), target, mode, trace, guards, origin, allowed)
             )
 
@@ -203,7 +203,7 @@ class Nesting:
                 found.append(self._finding(lock_class, witness, "once", "unlikely"))
             if news and cyclic and orders.grade < GRADES.index("possible"):
                 # once it is possible, more of the same says nothing new
-                cycle = self._engine.cycle_at_once(graph, edge)
+                cycle = self._engine.orders.cycle_at_once(graph, edge)
                 if cycle is not None:
                     orders.grade = max(orders.grade, GRADES.index(cycle.grade))
                     found.append(self._finding(lock_class, cycle.witnesses[-1], "both", cycle.grade))
@@ -231,7 +231,7 @@ class Nesting:
     def _best(self, lock_class: LockClass, orders: _Orders) -> Finding | None:
         graph = orders.graph
         within = components(graph.evidence)
-        cycles = self._engine.judge(graph, within).cycles if within else []
+        cycles = self._engine.orders.judge(graph, within).cycles if within else []
         found: Finding | None = None
         if cycles:
             best = max(cycles, key=lambda cycle: GRADES.index(cycle.grade))

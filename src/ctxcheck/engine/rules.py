@@ -7,6 +7,7 @@ is only what the engine decides with.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -68,3 +69,16 @@ def find_rule(name: str) -> Rule | None:
 def rule_names() -> list[str]:
     """Every code and every slug, for messages that suggest the nearest match."""
     return [*RULES, *_BY_SLUG]
+
+
+def selects(code: str, select: Iterable[str], ignore: Iterable[str]) -> bool:
+    """Whether the rule with this code is to be reported.
+
+    The longest matching prefix of ``select`` and ``ignore`` decides, ``ignore`` on a tie.
+    CTX901 always is: it says that the other results are incomplete.
+    """
+    if code == "CTX901":
+        return True
+    chosen = max((len(prefix) for prefix in select if code.startswith(prefix)), default=0)
+    dropped = max((len(prefix) for prefix in ignore if code.startswith(prefix)), default=0)
+    return chosen > dropped

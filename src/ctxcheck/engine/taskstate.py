@@ -17,6 +17,7 @@ from ctxcheck.engine.classes import AWAIT, BLOCK
 from ctxcheck.engine.findings import Finding, SuspendFacts
 from ctxcheck.engine.owner import Node, Owner, OwnerState
 from ctxcheck.engine.sites import Trace, suspended_at
+from ctxcheck.engine.telling import report_sleep
 
 if TYPE_CHECKING:
     from ctxcheck.engine.validator import Validator
@@ -82,7 +83,7 @@ class TaskState(OwnerState):
         def gone(_: object) -> None:
             state = this()
             if state is not None:
-                state.engine.forget_task(state)
+                state.engine.roster.forget_task(state)
 
         self.task = weakref.ref(task, gone)
         self.task_id = id(task)
@@ -214,7 +215,7 @@ def suspended(engine: Validator, state: TaskState, coroutine: Any) -> None:
         because = state.cur.because(AWAIT)
         if because is not None:
             what = engine.entry(because).name
-            engine.report_sleep(state, what, "suspends", where, permission=AWAIT)
+            report_sleep(engine, state, what, "suspends", where, permission=AWAIT)
     over: list[Node] = []
     known, state.over = state.over, over
     for node in state.all_own_held():

@@ -9,7 +9,7 @@ this, and waits for that" is taken for one order more: then the finding is a cyc
 
 What is held open is kept as what was *masked* at that time: a context that is first seen later conflicts all the same.
 
-Pure: facts in, findings out.  Not thread-safe by itself, but for :meth:`Uses.covers`: it reads one tuple.
+Pure: facts in, findings out.  Not thread-safe by itself.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Final, NamedTuple, final
+from typing import Final, final
 
-from ctxcheck.engine.classes import LockClass, Mode
-from ctxcheck.engine.graph import ENOUGH_OWNERS, Evidence, OrderGraph, Witness
+from ctxcheck.engine.classes import LockClass
+from ctxcheck.engine.grading import Cycle, Owners, by_key
+from ctxcheck.engine.graph import Evidence, OrderGraph, Witness
 from ctxcheck.engine.owner import Owner
-from ctxcheck.engine.sites import Trace
-from ctxcheck.engine.verdict import Cycle, Owners, best_cycle, grade_cycle
+from ctxcheck.engine.uses import Use, Uses
+from ctxcheck.engine.verdict import best_cycle, grade_cycle
 
-#: Uses remembered of one class in one way, and pairs of them that one finding is graded by.
-MAX_USES: Final = 32
+#: Pairs of uses that one finding is graded by.
 MAX_PAIRS: Final = 64
 #: Orders looked at for one verdict (a microsecond each, or a few).
 MAX_WORK: Final = 4_000_000
@@ -35,116 +35,7 @@ MAX_WORK: Final = 4_000_000
 MAX_SEARCHED_AT_ONCE: Final = 1_000
 MAX_AT_ONCE: Final = 8
 
-_NONE: Final[frozenset[LockClass]] = frozenset()
-
 IsSingle = Callable[[LockClass], bool]
-
-
-class Use(NamedTuple):
-    """One way in which a class was used.
-
-    ``guards`` are the classes held exclusively at that moment, this one among them where it is held;
-    ``allowed`` are the reasons of ``allow`` blocks around it for CTX004 and for CTX005.
-    """
-
-    owner: Owner
-    guards: frozenset[LockClass]
-    origin: str
-    mode: Mode
-    trace: Trace
-    allowed: tuple[str | None, str | None] = (None, None)
-
-    def way(self) -> tuple[object, ...]:
-        """What makes two uses differ, but for their owners, guards, places and origins."""
-        mode = self.mode
-        return (mode.shared, mode.recursive, mode.timed, *(text is None for text in self.allowed))
-
-    def sort_key(self) -> tuple[object, ...]:
-        """An order that doesn't depend on when they came."""
-        reasons = [text or "" for text in self.allowed]
-        guards = sorted(map(_key, self.guards))
-        mode = self.mode
-        return (*reasons, mode.timed, len(guards), *self.place(), mode.shared, mode.recursive, guards)
-
-    def place(self) -> tuple[object, ...]:
-        """The part of the order that the place gives."""
-        return (*self.trace.sort_key(), self.origin)
-
-
-@final
-class Uses:
-    """The uses of one class in one way: for each owner those under the fewest guards, and of those the first places.
-
-    Of more than :data:`MAX_USES` only the guards that all have are kept, one use an owner: nothing that is possible is
-    lost by that, and what only the other guards would have prevented is told of.
-    """
-
-    __slots__ = ("folded", "known")
-
-    def __init__(self) -> None:
-        self.known: tuple[Use, ...] = ()
-        self.folded: int = 0
-
-    def covers(self, new: Use) -> bool:
-        """Whether there is nothing to learn from this one."""
-        return bool(self.known) and self._without(new) is None
-
-    def add(self, new: Use) -> bool:
-        """Remember a use; returns whether it may change what is possible, and not only where it is shown."""
-        if not self.known:
-            self.known = (new,)
-            return True
-        kept = self._without(new)
-        if kept is None:
-            return False
-        way = new.way()
-        news = not any(old.way() == way and old.guards <= new.guards for old in self.known)
-        news = news or all(old.owner is not new.owner for old in self.known)
-        kept.append(new)
-        if len(kept) > MAX_USES:
-            self.folded += 1
-            kept = _folded(kept)
-        self.known = tuple(sorted(kept, key=Use.sort_key))
-        return news
-
-    def _without(self, new: Use) -> list[Use] | None:
-        """What is left of what is known beside a new use; ``None`` if that one is needless."""
-        way, place = new.way(), new.place()
-        kept: list[Use] = []
-        alike: list[Use] = []
-        for old in self.known:
-            if old.way() == way:
-                if old.owner is new.owner:
-                    if old.guards < new.guards or (old.guards == new.guards and old.place() <= place):
-                        return None
-                    if new.guards <= old.guards:
-                        continue
-                if old.guards == new.guards:
-                    alike.append(old)
-            kept.append(old)
-        if len(alike) >= ENOUGH_OWNERS:
-            # so many owners may stand for all; of their places the first ones are kept, whoever comes first
-            last = max(alike, key=Use.place)
-            if last.place() <= place:
-                return None
-            kept.remove(last)
-        return kept
-
-
-def _folded(uses: list[Use]) -> list[Use]:
-    """Under the guards that all uses of a sort have, as few owners as may stand for all."""
-    sorts: dict[tuple[object, ...], list[Use]] = {}
-    for use in sorted(uses, key=Use.sort_key):
-        sorts.setdefault(use.way(), []).append(use)
-    kept: list[Use] = []
-    for alike in sorts.values():
-        common = frozenset[LockClass].intersection(*(use.guards for use in alike))
-        owners: dict[Owner, Use] = {}
-        for use in alike:
-            if len(owners) < ENOUGH_OWNERS:
-                owners.setdefault(use.owner, use._replace(guards=common))
-        kept += owners.values()
-    return kept
 
 
 @final
@@ -276,7 +167,7 @@ class Usage:
         seen = {start}
         while layer:
             yield from layer
-            layer = sorted({o for node in layer for o in self._graph.successors.get(node, ())} - seen, key=_key)
+            layer = sorted({o for node in layer for o in self._graph.successors.get(node, ())} - seen, key=by_key)
             seen.update(layer)
 
     def _reach(self, context: str, start: LockClass) -> list[LockClass]:
@@ -301,7 +192,7 @@ class Usage:
             way.append(reached[way[-1]])
         hazard = self._along(context, way[::-1]) if way[-1] is not held else None
         if hazard is None and self._is_small():
-            hazard = next(filter(None, (self._between(context, c, held) for c in sorted(used, key=_key))), None)
+            hazard = next(filter(None, (self._between(context, c, held) for c in sorted(used, key=by_key))), None)
         return hazard if hazard is not None and hazard.cycle.grade == "possible" else None
 
     def _news(self, found: list[Hazard]) -> list[Hazard]:
@@ -330,7 +221,7 @@ class Usage:
         hazards = Hazards()
         budget = [MAX_WORK]
         for context in sorted(self.used):
-            for wanted in sorted(self.used[context], key=_key):
+            for wanted in sorted(self.used[context], key=by_key):
                 same = self.same(context, wanted)
                 others = list(self._inversions(context, wanted, budget))
                 likely = [h for h in others if h.cycle.grade != "unlikely"]
@@ -351,7 +242,7 @@ class Usage:
         for pair in self._pairs(context, lock_class, lock_class, 0):
             if pair.taken_mode.recursive and pair.held_mode.shared:
                 continue  # readers that let each other in
-            guard = min(filter(self._keeps_out, pair.guards), key=_key, default=None)
+            guard = min(filter(self._keeps_out, pair.guards), key=by_key, default=None)
             doubt = 2 if guard is not None else 1 if pair.timed else 0
             if best is None or doubt < best[0]:
                 best = (doubt, pair, guard)
@@ -402,7 +293,7 @@ class Usage:
             for node in layer:
                 others = self._graph.successors.get(node, ())
                 budget[0] -= len(others)
-                for other in sorted(others, key=_key):
+                for other in sorted(others, key=by_key):
                     if other in came or other is wanted or other.kind.confined:
                         continue
                     came[other] = node
@@ -509,7 +400,3 @@ class Usage:
 
 def _from(witnesses: tuple[Witness, ...], at: int) -> tuple[Witness, ...]:
     return witnesses[at:] + witnesses[:at]
-
-
-def _key(lock_class: LockClass) -> str:
-    return lock_class.key

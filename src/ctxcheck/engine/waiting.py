@@ -10,11 +10,12 @@ from ctxcheck.engine import interrupts
 from ctxcheck.engine.classes import BLOCK, LockClass, Mode
 from ctxcheck.engine.errors import DeadlockError
 from ctxcheck.engine.findings import Finding, NestingFacts, SelfDeadlockFacts, Waiter
+from ctxcheck.engine.grading import Cycle
 from ctxcheck.engine.graph import OrderGraph, Witness
+from ctxcheck.engine.orders import order_finding
 from ctxcheck.engine.owner import Node, OwnerState
 from ctxcheck.engine.raw import allocate_lock, thread_count
 from ctxcheck.engine.sites import capture, capture_frame
-from ctxcheck.engine.verdict import Cycle
 from ctxcheck.engine.waitgraph import WaitCycle, cycle_from
 
 if TYPE_CHECKING:
@@ -150,7 +151,7 @@ def report_cycle(engine: Validator, teller: OwnerState, seen: WaitCycle) -> None
         return
     cycle = _stuck_cycle(engine.graph, classes)
     if cycle is not None:
-        engine.emit(teller, engine.order_finding(cycle, state.owner, trace, waiters))
+        engine.emit(teller, order_finding(cycle, state.owner, trace, waiters))
 
 
 def _stuck_cycle(graph: OrderGraph, classes: tuple[LockClass, ...]) -> Cycle | None:

@@ -153,8 +153,8 @@ class Waits:
             and entry.step.lock_class is not None
             and (target.kind.awaited == "party" or not entry.step.lock_class.kind.awaited)
         ]
-        again = bool(held) and self._engine.order(state, held, target, mode, node, guards_of(held))
-        self._engine.see_to(state)
+        again = bool(held) and self._engine.orders.record(state, held, target, mode, node, guards_of(held))
+        self._engine.orders.see_to(state)
         if not again and self._engine.room():
             parent[step] = node
 
@@ -197,7 +197,7 @@ class Waits:
         for lock_class, node in news:
             assert node.step.mode is not None
             guards = guards_of(list(node.parent.held()))
-            self._engine.needs(state, target, lock_class, node.step.mode, trace, node.trace, guards)
+            self._engine.orders.needs(state, target, lock_class, node.step.mode, trace, node.trace, guards)
         if not sampled and self._engine.room():
             # no trace: a signal that woke nobody; one that does is looked at once more
             parent[step] = Node(parent, step, state, trace if woke else Trace((), ()))

@@ -64,15 +64,15 @@ class Watchdog:
 
     def _is_needed(self) -> bool:
         engine = self._engine
-        return not (engine.closed or engine.broken) and any(s.waiting is not None for s in engine.live_states())
+        return not (engine.closed or engine.broken) and any(s.waiting is not None for s in engine.roster.live_states())
 
     def _look(self) -> None:
         engine = self._engine
-        first = waitgraph.waits(engine.live_states())
+        first = waitgraph.waits(engine.roster.live_states())
         if not first or engine.closed:
             return
         time.sleep(CONFIRM_AFTER)
-        states = engine.live_states()
+        states = engine.roster.live_states()
         for cycle in waitgraph.same_waits(first, waitgraph.waits(states)):
             links = {(state.owner.serial, state.since) for state, _, _ in cycle}
             if len(cycle) < 2 or any(s.until is not None for s, _, _ in cycle) or links <= self._told:

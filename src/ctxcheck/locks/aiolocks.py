@@ -9,33 +9,25 @@ Imports asyncio: only for programs that have it.
 from __future__ import annotations
 
 import asyncio.locks
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final, Literal, cast, final
+from typing import TYPE_CHECKING, Any, Final, Literal, cast
 
 from ctxcheck import fastpath, tasks
-from ctxcheck.engine import slowpath, waiting
-from ctxcheck.engine.classes import (
-    ACQUIRE,
-    AIO_LOCK,
-    AIO_SEMAPHORE,
-    AWAIT,
-    RESTORE,
-    TIMED,
-    WITH,
-    Kind,
-    LockClass,
-    Mode,
-    Step,
-    Token,
-)
-from ctxcheck.engine.errors import ViolationError
-from ctxcheck.engine.findings import Finding
-from ctxcheck.engine.owner import VOID, Node, OwnerState, Unused
-from ctxcheck.engine.raw import get_ident
-from ctxcheck.engine.sites import capture
+from ctxcheck.engine import slowpath
+from ctxcheck.engine.classes import ACQUIRE, AIO_LOCK, AIO_SEMAPHORE, RESTORE, TIMED, WITH, Mode
+from ctxcheck.engine.owner import VOID, Node, Unused
 from ctxcheck.engine.taskstate import TaskState
-from ctxcheck.locks.naming import classify, in_scope
-from ctxcheck.locks.plain import OFF_FOR_GOOD, check_name
+from ctxcheck.locks.aiorecords import (
+    Record,
+    ask,
+    awaits,
+    is_scoped,
+    leave_called,
+    leave_scoped,
+    new_record,
+    stand,
+    watch_wait,
+)
+from ctxcheck.locks.plain import check_name
 
 if TYPE_CHECKING:
     from asyncio.locks import Barrier as _Barrier
@@ -44,8 +36,6 @@ if TYPE_CHECKING:
     from asyncio.locks import Event as _Event
     from asyncio.locks import Lock as _Lock
     from asyncio.locks import Semaphore as _Semaphore
-
-    from ctxcheck.engine.validator import Validator
 else:
     # as they are now: our own will stand in their place
     _Lock = asyncio.locks.Lock
@@ -59,143 +49,6 @@ tasks.learn(asyncio)
 
 #: Those that stand in for asyncio's.
 NAMES: Final = ("Lock", "Condition", "Semaphore", "BoundedSemaphore", "Event", "Barrier")
-
-
-@final
-class _Record:
-    """What the engine needs of a lock.  ``node`` is where its holder stands, VOID if it was taken unseen.
-
-    Beside the lock, not in it: a subclass of asyncio's class may derive from anything else, and call its own what it
-    likes.  It is the lock's ``_ctxcheck_record``.
-    ``told`` is a finding that its release by another task takes back.
-    """
-
-    __slots__ = ("__weakref__", "node", "order_key", "step", "token", "told")
-
-    def __init__(self, lock_class: LockClass, unused: Unused | None, order_key: Any = None) -> None:
-        self.node: Any = unused
-        self.order_key: Any = order_key
-        self.step: Step = lock_class.step(WITH)
-        self.token: Token = lock_class.token
-        self.told: Finding | None = None
-        lock_class.created += 1
-
-    @property
-    def lock_class(self) -> LockClass:
-        """Its class: may change once, when a lock whose name isn't known yet is first taken."""
-        lock_class = self.step.lock_class
-        assert lock_class is not None
-        return lock_class
-
-    def __del__(self, forget: Callable[[Any], None] = slowpath.forget) -> None:
-        # a lock that goes while it is held must not stay on its holder's chain
-        if getattr(self, "node", None) is not None:
-            forget(self)
-
-
-def _new_record(kind: Kind, name: str | None, order_key: Any = None, *, depth: int = 3) -> _Record | None:
-    if OFF_FOR_GOOD or (name is None and not in_scope()):
-        return None
-    return _Record(*classify(kind, name, depth=depth), order_key)
-
-
-def _ask(record: _Record, state: OwnerState, step: Step, *, itself: bool = True) -> Node:
-    """Validate an acquire that may wait: the node to stand on, when it has succeeded.
-
-    ``itself``: by the owner, and for as long as it takes.
-    """
-    if state.drops:
-        state.settle()
-    node = record.node
-    lock_class = record.lock_class
-    if itself and node is not None and node is not VOID and node.state is state and not lock_class.kind.resource:
-        held = state.find(node)
-        if held is not None and not lock_class.handed_over:
-            slowpath.consult(waiting.self_deadlock, state.engine, state, lock_class, held)
-    slowpath.count()
-    known: Node | None = state.cur[step]
-    if known is None:
-        if not state.cur.allows & AWAIT and type(state) is TaskState:
-            state.told = True
-        known = slowpath.consult(state.engine.acquire, state, step, record)
-    return VOID if known is None else known
-
-
-def _stand(record: _Record, state: OwnerState, node: Node) -> None:
-    """The lock is taken: its task stands on ``node`` now, unless another session has begun while it waited."""
-    if node is VOID or fastpath._engine is not state.engine or state.cur is VOID:
-        record.node = VOID
-        return
-    record.node = node
-    if state.drops:
-        state.settle()
-    state.cur = node if node.parent is state.cur else Node(state.cur, node.step, state, node.trace, stands_for=node)
-    if record.lock_class.nested:
-        engine: Validator = state.engine  # type: ignore[assignment]
-        slowpath.consult(engine.nesting.remember, state, node, record)
-
-
-def _leave(record: _Record, node: Node, *, scoped: bool) -> None:
-    """Take a released hold off its task's chain; ``scoped``: by the end of its own block, whoever runs that."""
-    holder = node.state
-    state = tasks.owner_state()
-    lock_class = record.lock_class
-    if holder is state:
-        if holder.cur is node:
-            holder.cur = node.parent
-        else:
-            slowpath.drop(lock_class, node, holder)
-        return
-    engine = holder.engine
-    same = state is not None and state.engine is engine
-    if same and not scoped:
-        engine.foreign_release(state, lock_class, node)
-        told, record.told = record.told, None
-        if told is not None:
-            engine.on_withdrawal(told)
-        return
-    # a coroutine that is closed, or an async generator that another task ends; or taken in another session
-    if holder.owner.ident != get_ident() or holder.cur is VOID or not holder.unlink(node):
-        holder.drops.append(node)
-    if same:
-        engine.redeem(node)
-
-
-def _watch_wait(state: OwnerState, record: _Record) -> Any:
-    """A task waits for a lock of its own, which another one may yet release: look again after ``deadlock_after``."""
-    engine: Validator = state.engine
-    finding = engine.provisional.get(state)
-    if finding is None:
-        return None
-
-    def look() -> None:
-        if engine.closed or engine.broken or engine.provisional.pop(state, None) is None:
-            return
-        record.told = finding
-        try:
-            slowpath.consult(engine.emit, state, finding)
-        except ViolationError:
-            pass  # it was recorded; the task goes on waiting, as the program asked
-
-    return asyncio.get_running_loop().call_later(engine.deadlock_after, look)
-
-
-def awaits(what: str) -> None:
-    """A wait needs the permission to await, whether or not it would have waited this time (CTX101)."""
-    state = tasks.owner_state()
-    if state is None:
-        return
-    if state.drops:
-        state.settle()
-    if not state.cur.allows & AWAIT:
-        if type(state) is TaskState:
-            state.told = True
-        trace = capture(2)
-        slowpath.consult(_report_wait, state, what, trace)
-
-
-def _report_wait(state: OwnerState, what: str, trace: Any) -> None:
-    state.engine.report_sleep(state, what, "wait", trace, permission=AWAIT)
 
 
 class Look:
@@ -227,7 +80,7 @@ class Lock(Look, _Lock):
     def __init__(self, *args: Any, name: str | None = None, order_key: Any = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         check_name("Lock", name)
-        self._ctxcheck_record: _Record | None = _new_record(AIO_LOCK, name, order_key)
+        self._ctxcheck_record: Record | None = new_record(AIO_LOCK, name, order_key)
 
     async def acquire(self) -> Literal[True]:
         """As :meth:`asyncio.Lock.acquire`; validated before it can wait."""
@@ -267,13 +120,13 @@ class Lock(Look, _Lock):
             step = record.lock_class.step(TIMED)
         if type(state) is TaskState and state.restoring is record:
             step = record.lock_class.step(RESTORE)
-        node = _ask(record, state, step, itself=not (other or timed))
+        node = ask(record, state, step, itself=not (other or timed))
         timer = None
         try:
             if self._locked:
                 state.waiting = record
                 if state in state.engine.provisional:
-                    timer = _watch_wait(state, record)
+                    timer = watch_wait(state, record)
             # nothing comes between the end of this call and the store: a signal handler may raise at any call
             taken = await super().acquire()
             record.node = VOID
@@ -283,7 +136,7 @@ class Lock(Look, _Lock):
                 timer.cancel()
             state.engine.no_longer_blocked(state)
         try:
-            _stand(record, state, node)
+            stand(record, state, node)
         except BaseException:
             self.release()  # the caller never hears that it has it
             raise
@@ -302,21 +155,9 @@ class Lock(Look, _Lock):
             return
         record.node = None
         try:
-            slowpath.consult(_leave_scoped if scoped and _is_scoped(node) else _leave_called, record, node)
+            slowpath.consult(leave_scoped if scoped and is_scoped(node) else leave_called, record, node)
         finally:
             super().release()
-
-
-def _is_scoped(node: Node) -> bool:
-    return node.step.mode is not None and node.step.mode.scoped
-
-
-def _leave_scoped(record: _Record, node: Node) -> None:
-    _leave(record, node, scoped=True)
-
-
-def _leave_called(record: _Record, node: Node) -> None:
-    _leave(record, node, scoped=False)
 
 
 class Condition(Look, _Condition):
@@ -334,11 +175,11 @@ class Condition(Look, _Condition):
         if lock is None:
             lock = Lock.__new__(Lock)
             _Lock.__init__(lock)
-            lock._ctxcheck_record = _new_record(AIO_LOCK, name)
+            lock._ctxcheck_record = new_record(AIO_LOCK, name)
         super().__init__(lock, *args, **kwargs)
 
     @property
-    def _ctxcheck_record(self) -> _Record | None:
+    def _ctxcheck_record(self) -> Record | None:
         """Who holds its lock holds it."""
         return getattr(self._lock, "_ctxcheck_record", None)
 
@@ -373,7 +214,7 @@ class Condition(Look, _Condition):
         record = lock._ctxcheck_record
         node = None if record is None else record.node
         before = state.restoring
-        if isinstance(node, Node) and node is not VOID and node.state is state and _is_scoped(node):
+        if isinstance(node, Node) and node is not VOID and node.state is state and is_scoped(node):
             state.restoring = record
         try:
             return await super().wait()
@@ -422,7 +263,7 @@ class Semaphore(Look, _Semaphore):
     def __init__(self, value: int = 1, *args: Any, name: str | None = None, **kwargs: Any) -> None:
         check_name(type(self).__name__, name)
         super().__init__(value, *args, **kwargs)
-        self._ctxcheck_record: _Record | None = _new_record(AIO_SEMAPHORE, name) if value == 1 else None
+        self._ctxcheck_record: Record | None = new_record(AIO_SEMAPHORE, name) if value == 1 else None
 
     async def acquire(self) -> Literal[True]:
         """As ``asyncio.Semaphore.acquire``; validated before it can wait."""
@@ -434,10 +275,10 @@ class Semaphore(Look, _Semaphore):
             record.node.settle_for(record)
         return await self._take(record)
 
-    async def _take(self, record: _Record) -> Literal[True]:
+    async def _take(self, record: Record) -> Literal[True]:
         state, _, timed = tasks.acquirer()
         step = record.lock_class.step(TIMED) if timed else record.step.by_call
-        node = VOID if state is None else _ask(record, state, step)
+        node = VOID if state is None else ask(record, state, step)
         try:
             if state is not None and self.locked():
                 state.waiting = record
@@ -449,7 +290,7 @@ class Semaphore(Look, _Semaphore):
             if state is None or record.node is not None:
                 record.node = VOID
             else:
-                _stand(record, state, node)
+                stand(record, state, node)
         except BaseException:
             self.release()
             raise
@@ -466,7 +307,7 @@ class Semaphore(Look, _Semaphore):
                     if fastpath._engine is not None:
                         record.lock_class.hand_over()
                 elif node is not VOID:
-                    slowpath.consult(_leave_called, record, node)
+                    slowpath.consult(leave_called, record, node)
         finally:
             super().release()
 

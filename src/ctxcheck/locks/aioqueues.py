@@ -8,7 +8,8 @@ from __future__ import annotations
 import asyncio.queues
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from ctxcheck.locks.aiolocks import awaits, raw_event
+from ctxcheck.locks.aiolocks import raw_event
+from ctxcheck.locks.aiorecords import awaits
 
 _T = TypeVar("_T")
 

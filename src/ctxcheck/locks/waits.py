@@ -14,6 +14,7 @@ from ctxcheck.engine.errors import ViolationError
 from ctxcheck.engine.owner import VOID, Node, Reentry
 from ctxcheck.engine.raw import get_frame
 from ctxcheck.engine.sites import capture
+from ctxcheck.engine.telling import report_sleep
 from ctxcheck.locks.naming import classify, in_scope
 
 #: What these make for themselves is one with what it is part of, and is told of by that.
@@ -59,7 +60,7 @@ def before_wait(
     if not cur.allows & BLOCK and any(
         node.step.takes & BLOCK and node.stands_for is not own for node in cur.chain()
     ):
-        slowpath.consult(st.engine.report_sleep, st, what, "wait", capture(2))
+        slowpath.consult(report_sleep, st.engine, st, what, "wait", capture(2))
     if target is None or cur is st.root:
         return
     mode = FAILING if fails else TIMED if timed else ACQUIRE

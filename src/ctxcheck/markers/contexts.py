@@ -12,6 +12,7 @@ from ctxcheck.engine.owner import VOID, Node, OwnerState
 from ctxcheck.engine.raw import get_frame, uninterrupted
 from ctxcheck.engine.rules import find_rule, rule_names
 from ctxcheck.engine.sites import EMPTY, Trace, capture, is_own, suspended_at
+from ctxcheck.engine.telling import report_sleep
 from ctxcheck.markers.shapes import F, Plan, enter, held, leave, mark
 from ctxcheck.markers.target import Target
 from ctxcheck.markers.usage import ENABLED, check_text, describe, nearest, used_as
@@ -36,7 +37,7 @@ def sleeps(
 def _report_sleep(
     state: OwnerState, what: str, how: Any, permission: int, declared: Trace, trace: Trace, why: str = ""
 ) -> None:
-    state.engine.report_sleep(state, what, how, trace, declared=declared, permission=permission, why=why)
+    report_sleep(state.engine, state, what, how, trace, declared=declared, permission=permission, why=why)
 
 
 @final

@@ -11,6 +11,7 @@ from ctxcheck.engine.errors import ConfigError
 from ctxcheck.engine.owner import Unused
 from ctxcheck.engine.raw import LockType, RLockType
 from ctxcheck.engine.sites import capture
+from ctxcheck.engine.telling import redeclared
 from ctxcheck.markers.usage import ENABLED, check_text, describe
 
 
@@ -60,7 +61,7 @@ def _declare(function: str, locks: tuple[Any, ...], reason: str, *, leaf: bool) 
     state = fastpath.current()
     for engine in changed:
         if not (engine.closed or engine.broken):
-            slowpath.consult(engine.redeclared, state)
+            slowpath.consult(redeclared, engine, state)
 
 
 def _name(function: str, lock: Any) -> str | None:

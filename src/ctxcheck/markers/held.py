@@ -12,6 +12,7 @@ from ctxcheck.engine.findings import Finding, HeldFacts, SelfDeadlockFacts
 from ctxcheck.engine.owner import VOID, Node, OwnerState, Reentry, Unused
 from ctxcheck.engine.raw import ORIGINALS, LockType
 from ctxcheck.engine.sites import EMPTY, Trace, capture
+from ctxcheck.engine.telling import report_held, report_sleep
 from ctxcheck.markers.shapes import F, Plan, mark
 from ctxcheck.markers.target import Target
 from ctxcheck.markers.usage import ENABLED, check_choice, describe
@@ -158,7 +159,7 @@ def _report(
     held = tuple(engine.entry(entry).name for entry in reversed(locks))
     entry = None if node is None else engine.entry(node)
     facts = HeldFacts(name, wanted, what, declared, held, by, entry)
-    engine.report_held(state, facts, capture(1), lock_class.key if lock_class is not None else name)
+    report_held(engine, state, facts, capture(1), lock_class.key if lock_class is not None else name)
 
 
 # --- requires_lock --------------------------------------------------------------------------------
@@ -346,7 +347,7 @@ def _both_shared(node: Node | None, mode: Holding) -> bool:
 
 
 def _blocks(state: OwnerState, name: str, needs: int) -> None:
-    state.engine.report_sleep(state, name, "acquire", capture(1), permission=needs)
+    report_sleep(state.engine, state, name, "acquire", capture(1), permission=needs)
 
 
 def _self_deadlock(state: OwnerState, lock_class: LockClass, node: Node | None) -> None:

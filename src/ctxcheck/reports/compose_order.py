@@ -7,10 +7,10 @@ from typing import Final, NamedTuple
 
 from ctxcheck.engine.classes import MIGHT_ENTER, REGION, LockClass, Mode
 from ctxcheck.engine.findings import OrderFacts
+from ctxcheck.engine.grading import Cycle
 from ctxcheck.engine.graph import Witness
 from ctxcheck.engine.owner import Owner
 from ctxcheck.engine.sites import EMPTY, Trace
-from ctxcheck.engine.verdict import Cycle
 from ctxcheck.engine.violations import Scenario, Step
 from ctxcheck.reports.draft import Draft, and_list, here, times
 from ctxcheck.reports.sourcetext import call_name, plain

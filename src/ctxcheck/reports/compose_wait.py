@@ -7,8 +7,8 @@ from typing import Final, NamedTuple
 
 from ctxcheck.engine.classes import FAILING, LockClass
 from ctxcheck.engine.findings import OrderFacts, SlotFacts
+from ctxcheck.engine.grading import Cycle
 from ctxcheck.engine.graph import Witness
-from ctxcheck.engine.verdict import Cycle
 from ctxcheck.engine.violations import Scenario, Step
 from ctxcheck.reports.draft import Draft, here, times
 from ctxcheck.reports.sourcetext import plain

@@ -1,0 +1,153 @@
+"""The owners of a session: how one comes, and what is looked at when it is gone (CTX203, CTX303).
+
+Threads come when they take their first checked step, and so do tasks; they go with their thread-local state, with
+their last step, or in a fork.
+"""
+
+from __future__ import annotations
+
+import itertools
+import weakref
+from typing import TYPE_CHECKING, Any, Final, final
+
+from ctxcheck.engine import ranges
+from ctxcheck.engine.classes import REGION
+from ctxcheck.engine.findings import Finding, ReleaseFacts
+from ctxcheck.engine.owner import Node, Owner, OwnerState
+from ctxcheck.engine.raw import get_ident
+from ctxcheck.engine.taskstate import TaskState, TriePool
+
+if TYPE_CHECKING:
+    from ctxcheck.engine.validator import Validator
+
+_serials: Final = itertools.count(1).__next__
+
+
+@final
+class Roster:
+    """The owners of one session.  Needs no lock: each change is one atomic operation."""
+
+    def __init__(self, engine: Validator) -> None:
+        self._engine: Validator = engine
+        #: owners that took a step; may lose some where many begin at the same moment, but never all
+        self.begun: int = 0
+        self._states: dict[int, weakref.ref[OwnerState]] = {}
+        #: the tasks that have taken a checked step, by `id()`; a task that is gone takes its entry with it
+        self.tasks: dict[int, TaskState] = {}
+        self.tries: TriePool = TriePool()
+        #: holds of owners that are gone, which a hand-off may still redeem
+        self._left_held: dict[Node, Finding] = {}
+
+    def new_state(self) -> OwnerState:
+        """Make the state of the calling thread."""
+        state = OwnerState(Owner(_serials(), get_ident()), self._engine)
+        self._states[state.owner.serial] = weakref.ref(state)
+        self.begun += 1
+        return state
+
+    def task_state(self, task: Any, thread: Owner) -> TaskState:
+        """The state of a task that runs on ``thread``; made, if need be."""
+        state = self.tasks.get(id(task))
+        if state is None:
+            state = self.tasks[id(task)] = self.tries.take(task) or TaskState(self._engine)
+            state.begin(_serials(), task, thread)
+            self._states[state.owner.serial] = weakref.ref(state)
+        return state
+
+    def forget_task(self, state: TaskState) -> None:
+        """A task's object is gone.  May run at any bytecode: what is left of it is let go of, and nothing is said."""
+        self.tasks.pop(state.task_id, None)
+        self._states.pop(state.owner.serial, None)
+        if not state.ended:
+            state.ended = True
+            self._engine.freed(state.dissolve())
+
+    def live_states(self) -> list[OwnerState]:
+        """The states of the owners that are there now."""
+        references = list(self._states.values())  # one atomic copy, while threads come and go
+        return [state for reference in references if (state := reference()) is not None]
+
+    def end(self, state: OwnerState, how: str = "thread") -> None:
+        """The owner is gone: check what it left behind (CTX203, CTX303), and free its trie."""
+        if state.ended or self._engine.closed or self._engine.broken:
+            return
+        state.settle()
+        self._engine.destroyed.tell(state)
+        state.ended = True
+        state.owner.learn_name()
+        try:
+            for bracket in list(state.brackets):
+                ranges.left_open(self._engine, state, bracket, how)
+            for node in state.all_own_held():
+                self._left(state, node, how)
+        finally:
+            if not isinstance(state, TaskState):
+                self._engine.freed(state.dissolve())
+            else:
+                self.tasks.pop(state.task_id, None)
+                if not self.tries.keep(state):
+                    self._engine.freed(state.dissolve())
+            self._engine.waits.ended(state.owner)
+            self._states.pop(state.owner.serial, None)
+
+    def _left(self, state: OwnerState, node: Node, how: str) -> None:
+        lock_class = node.step.lock_class
+        if lock_class is None or lock_class.kind.resource or lock_class.kind.abroad or lock_class.handed_over:
+            return
+        if lock_class.kind is REGION:
+            return
+        entry = self._engine.entry(node)
+        finding = Finding(
+            "CTX303",
+            "certain" if lock_class.kind.owned else "possible",
+            state.owner,
+            node.trace,
+            (lock_class.key, node.trace.function()),
+            ReleaseFacts(lock_class, state.owner, entry, how),
+            (lock_class,),
+            self._engine.allowed(node.stands_for, "CTX303"),  # as it was acquired: what was around that has been left
+        )
+        if lock_class.kind.owned:
+            self._engine.emit(state, finding)
+        else:
+            # a plain Lock may still be released by another thread, which makes it a hand-off
+            self._left_held[node.stands_for] = finding
+
+    def redeem(self, node: Node) -> None:
+        """What an owner left held when it ended has been released after all."""
+        left = self._left_held.pop(node, None)
+        if left is not None:
+            self._engine.on_withdrawal(left)
+
+    def forget_chains(self) -> None:
+        """Each owner's chains are looked at anew, as what they were validated against has changed."""
+        self.tries.clear()
+        for state in self.live_states():
+            nodes = [state.root, *state.cur.chain()]
+            while nodes:
+                node = nodes.pop()
+                children = list(node.values())
+                self._engine.freed(len(children))
+                nodes.extend(children)
+                node.clear()
+
+    def pending(self) -> list[Finding]:
+        """What will be reported at the end unless something redeems it until then."""
+        return [f for f in self._left_held.values() if not any(c.handed_over for c in f.classes)]
+
+    def clear(self) -> None:
+        """Forget what was left: it was told, or isn't this process's business."""
+        self._left_held.clear()
+
+    def after_fork(self, survivor: OwnerState | None) -> None:
+        """In a forked child: only the calling thread is left, and its tasks."""
+        self.clear()
+        here = None if survivor is None else survivor.owner.ident
+        for state in self.live_states():
+            if state.owner.ident != here:
+                state.ended = True
+                self._states.pop(state.owner.serial, None)
+                continue
+            # the calling thread's, and those of its tasks
+            state.owner.ident = get_ident()
+            state.waiting = None
