@@ -205,7 +205,8 @@ def test_nested_eager_tasks() -> None:
 
     with checking() as session:
         asyncio.run(main())
-    assert edges(session) == set()
+    # the pool's own lock is a checked one if the pool was first imported with the checked locks in place
+    assert {edge for edge in edges(session) if not edge[1].startswith("concurrent.")} == set()
     clean(session)
 
 
