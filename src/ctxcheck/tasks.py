@@ -12,7 +12,7 @@ from functools import partial
 from types import CodeType
 from typing import Any, Final, final
 
-from ctxcheck import fastpath, imports, loops, steps
+from ctxcheck import fastpath, imports, loops, steps, timeouts
 from ctxcheck.engine import slowpath, taskstate
 from ctxcheck.engine.errors import ViolationError
 from ctxcheck.engine.owner import VOID, OwnerState
@@ -98,6 +98,7 @@ def _create(original: Callable[..., Any]) -> Callable[..., Any]:
 #: The code of those methods that acquire for whoever awaits them.
 acquiring: Final[set[CodeType]] = set()
 _wait_for: list[CodeType] = []
+_ensure_future: list[CodeType] = []
 #: Tasks that `wait_for` makes of an acquire (up to 3.11), and for which task.
 _on_behalf: Final[weakref.WeakKeyDictionary[Any, weakref.ref[Any]]] = weakref.WeakKeyDictionary()
 
@@ -107,11 +108,13 @@ def _create_for_another(original: Callable[..., Any]) -> Callable[..., Any]:
 
     def create_task(self: Any, coro: Any, *args: Any, **kwargs: Any) -> Any:
         made = _made(original(self, coro, *args, **kwargs))
-        if fastpath._engine is not None and getattr(coro, "cr_code", None) in acquiring:
-            frame: Any = get_frame(1)
+        frame: Any = get_frame(1)
+        if fastpath._engine is not None and frame.f_code in _ensure_future:
+            acquires = getattr(coro, "cr_code", None) in acquiring
             for _ in range(4):
                 if frame is not None and frame.f_code in _wait_for:
-                    creator = running_task()
+                    timeouts.ends(made, frame.f_locals.get("timeout"))
+                    creator = running_task() if acquires else None
                     if creator is not None:
                         _on_behalf[made] = weakref.ref(creator)
                     break
@@ -121,26 +124,22 @@ def _create_for_another(original: Callable[..., Any]) -> Callable[..., Any]:
     return create_task
 
 
-def acquirer() -> tuple[OwnerState | None, bool, bool]:
-    """The state of whoever will hold what is acquired here, whether that is another task, and whether it gives up.
-
-    To be called by a method in :data:`acquiring` that is awaited, two calls further in.
+def acquirer() -> tuple[OwnerState | None, bool, float | None]:
+    """The state of whoever will hold what is acquired here, whether that is another task, and after how many seconds it
+    gives up, if it does.
     """
     if fastpath._engine is None:
-        return None, False, False
-    frame: Any = get_frame(3)
-    timed = frame is not None and frame.f_code in _wait_for and frame.f_locals.get("timeout") is not None
-    if not _on_behalf:
-        return owner_state(), False, timed
-    task = running_task()
+        return None, False, None
+    limit = timeouts.left(running_task) if timeouts.limited else None
+    task = running_task() if _on_behalf else None
     creator = None if task is None else _on_behalf.get(task, steps.no_loop)()
     if creator is None:
-        return owner_state(), False, timed
+        return owner_state(), False, limit
     where, engine = fastpath._local, fastpath._engine
     state = engine.roster.tasks.get(id(creator))
     if state is None:
         state = engine.roster.task_state(creator, fastpath.thread_state(where, engine).owner)
-    return (None if state.cur is VOID else state), True, True
+    return (None if state.cur is VOID else state), True, limit
 
 
 def _made(task: Any) -> Any:
@@ -213,6 +212,7 @@ def unwatch() -> None:
             imports.forget(_put_hooks)
             fastpath.task_state = None
             loops.give_back()
+            timeouts.forget()
             while _hooks:
                 _hooks.pop().take_away()
 
@@ -224,6 +224,8 @@ def _put_hooks(asyncio: Any) -> None:
     _hooks.append(_Hook(asyncio.events.Handle, "_run", lambda original: steps.follow(original, kinds)))
     eager = hasattr(asyncio, "eager_task_factory")
     _hooks.append(_Hook(asyncio.base_events.BaseEventLoop, "create_task", _create if eager else _create_for_another))
+    entering = partial(timeouts.follow, running_task=running_task)
+    _hooks.append(_Hook(asyncio.timeouts.Timeout, "__aenter__", entering))
     for hook in _hooks:
         hook.put()
 
@@ -232,6 +234,7 @@ def learn(asyncio: Any) -> None:
     """Learn from the module how to find the running task."""
     loops.make_task = asyncio.tasks.Task
     _wait_for[:] = [asyncio.tasks.wait_for.__code__]
+    _ensure_future[:] = [getattr(asyncio.tasks, "_ensure_future", asyncio.tasks.ensure_future).__code__]
     steps.running_loop, steps.task_of = asyncio.events._get_running_loop, asyncio.tasks.current_task
     if not taskstate.current_task:
         taskstate.current_task.append(running_task)

@@ -20,7 +20,8 @@ ROOMS: dict[str, set[str]] = {
     "imports": set(),
     "steps": {"engine", "fastpath"},
     "loops": {"engine", "fastpath", "steps"},
-    "tasks": {"engine", "fastpath", "imports", "loops", "steps"},
+    "timeouts": {"fastpath"},
+    "tasks": {"engine", "fastpath", "imports", "loops", "steps", "timeouts"},
     "locks": {"engine", "fastpath", "imports", "tasks"},
     "aio": {"locks"},
     "markers": {"engine", "fastpath", "locks"},
@@ -132,7 +133,7 @@ def test_modules_of_one_room_dont_import_each_other_in_a_circle() -> None:
 
 
 #: Imported by those only who have asyncio.
-ASYNCIO = ("locks.aiolocks", "locks.aioqueues", "locks.aiorecords")
+ASYNCIO = ("locks.aiolocks", "locks.aionested", "locks.aioqueues", "locks.aiorecords")
 
 
 @pytest.mark.parametrize("module", [m for m in modules() if room(m) not in ("greenlets",) and m not in ASYNCIO])

@@ -106,6 +106,8 @@ WITH: Final = Mode("with", scoped=True)
 ACQUIRE: Final = Mode("acquire")
 RESTORE: Final = Mode("after a wait", scoped=True, judged=True)
 TIMED: Final = Mode("timed", timed=True)
+#: By ``async with``, in a task that something around it cancels after a while.
+TIMED_WITH: Final = Mode("timed with", timed=True, scoped=True)
 TRY: Final = Mode("try", waits=False)
 SHARED: Final = Mode("shared", shared=True)
 SHARED_TIMED: Final = Mode("shared timed", shared=True, timed=True)

@@ -29,6 +29,11 @@ class StandIn:
         self.level: int = level
         self.under: Any = under
 
+    @property
+    def lock_class(self) -> LockClass:
+        """The class that it is taken in."""
+        raise NotImplementedError
+
 
 def real(lock: Any) -> Any:
     """The lock itself, for what stands for it."""
@@ -62,6 +67,7 @@ def held_in(state: OwnerState, lock: Any) -> Node | None:
 def outer_hold(state: OwnerState, step: Step, under: Any) -> Node | None:
     """The hold of the lock that an acquire is nested under; None, and CTX301, where the caller doesn't hold it."""
     outer = real(under)
+    outer = getattr(outer, "_ctxcheck_record", None) or outer  # what stands beside a lock of asyncio's
     node = held_in(state, outer)
     if node is VOID:
         return state.root  # held since before anything was checked: around everything, as far as one can say

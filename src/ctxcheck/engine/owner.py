@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Final, final
 
 from ctxcheck.engine.classes import EVERYTHING, Step
 from ctxcheck.engine.raw import get_ident, thread_name
-from ctxcheck.engine.sites import EMPTY, Trace
+from ctxcheck.engine.sites import EMPTY, Trace, capture_frame
 
 if TYPE_CHECKING:
     from types import CodeType
@@ -237,6 +237,14 @@ class OwnerState:
         # anything else is for the method itself to refuse
         self.until = now + timeout if isinstance(timeout, (int, float)) and timeout >= 0 else None
         self.waiting = lock
+
+    def stack(self, frames: dict[int, Any]) -> Trace:
+        """What it is doing now, as far as that is known; ``frames`` are those of all threads."""
+        return capture_frame(frames.get(self.owner.ident))
+
+    def is_suspended(self) -> bool:
+        """Whether it is a task that takes no step now."""
+        return False
 
     def is_current(self) -> bool:
         """Whether the calling thread is this owner."""

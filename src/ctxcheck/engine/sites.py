@@ -9,6 +9,7 @@ its contents.
 from __future__ import annotations
 
 import os
+from gc import get_referents
 from types import CodeType, FrameType
 from typing import Any, Final, NamedTuple
 
@@ -121,12 +122,23 @@ _LIBRARY: Final = os.path.dirname(os.path.abspath(os.__file__)) + os.sep
 
 def suspended_at(body: Any) -> Trace:
     """Where a coroutine or async generator waits: its own frames, which aren't on the stack now, and who resumed it."""
+    own, around = chain_of(body), capture(1)
+    return Trace((*own.codes, *around.codes)[:MAX_DEPTH], (*own.lastis, *around.lastis)[:MAX_DEPTH])
+
+
+def chain_of(body: Any) -> Trace:
+    """Where a coroutine or async generator waits, innermost first, from what awaits in the program's own code.
+
+    It may be another thread's, and go on meanwhile: then what is returned was so a moment ago.
+    """
     codes: list[CodeType] = []
     lastis: list[int] = []
     while body is not None and len(codes) < MAX_DEPTH:
-        frame: Any = _first(body, "cr_frame", "ag_frame", "gi_frame")
+        frame: Any = _first(body, *_FRAMES)
         if frame is None:
-            break
+            # one step of an async generator, say, which doesn't tell what it steps
+            body = next((o for o in get_referents(body) if _first(o, *_FRAMES)), None) if _is_step(body) else None
+            continue
         if is_own(frame.f_code):
             waits_for = frame.f_locals.get("_ctx_it")
         else:
@@ -138,12 +150,18 @@ def suspended_at(body: Any) -> Trace:
     while len(codes) > 1 and _is_library(codes[-1].co_filename):
         codes.pop()
         lastis.pop()
-    around = capture(1)
-    return Trace((*reversed(codes), *around.codes)[:MAX_DEPTH], (*reversed(lastis), *around.lastis)[:MAX_DEPTH])
+    return Trace(tuple(reversed(codes)), tuple(reversed(lastis)))
 
 
 def _is_library(filename: str) -> bool:
     return filename.startswith(_LIBRARY) and "site-packages" not in filename
+
+
+_FRAMES: Final = ("cr_frame", "ag_frame", "gi_frame")
+
+
+def _is_step(thing: Any) -> bool:
+    return type(thing).__name__ in ("async_generator_asend", "async_generator_athrow", "coroutine_wrapper")
 
 
 def _first(thing: Any, *names: str) -> Any:

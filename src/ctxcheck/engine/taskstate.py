@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, final
 from ctxcheck.engine.classes import AWAIT, BLOCK
 from ctxcheck.engine.findings import Finding, SuspendFacts
 from ctxcheck.engine.owner import Node, Owner, OwnerState
-from ctxcheck.engine.sites import Trace, suspended_at
+from ctxcheck.engine.sites import EMPTY, Trace, chain_of, suspended_at
 from ctxcheck.engine.telling import report_sleep
 
 if TYPE_CHECKING:
@@ -97,6 +97,19 @@ class TaskState(OwnerState):
         task = self.task()
         return task is not None and not self.ended and any(current() is task for current in current_task)
 
+    def stack(self, frames: dict[int, Any]) -> Trace:
+        """Where it is suspended; while it takes a step, what its thread is doing."""
+        task = self.task()
+        coroutine = None if task is None else coroutine_of(task)
+        if coroutine is None:
+            return EMPTY
+        return super().stack(frames) if is_running(coroutine) else chain_of(coroutine)
+
+    def is_suspended(self) -> bool:
+        """Whether it takes no step now."""
+        task = self.task()
+        return task is not None and not is_running(coroutine_of(task))
+
     def own_held(self) -> list[Node]:
         """As :meth:`all_own_held`; in an interrupting context, those taken in it."""
         return [node for node in self.cur.held() if node.stands_for.state is self]
@@ -128,6 +141,11 @@ def coroutine_of(task: Any) -> Any:
         return task.get_coro()
     except Exception:  # a task of the program's own make
         return None
+
+
+def is_running(coroutine: Any) -> bool:
+    """Whether this coroutine, or one that it waits for, is being executed in some thread now."""
+    return bool(getattr(coroutine, "cr_running", False) or getattr(coroutine, "gi_running", False))
 
 
 def code_of(task: Any) -> CodeType | None:

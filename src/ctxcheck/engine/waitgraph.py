@@ -15,7 +15,7 @@ from typing import Any, Literal, cast, final
 
 from ctxcheck.engine.classes import LockClass
 from ctxcheck.engine.owner import VOID, Node, Owner, OwnerState, Reentry
-from ctxcheck.engine.sites import Trace, capture_frame
+from ctxcheck.engine.sites import Trace
 
 #: (owner, what it holds, what it waits for), each waiting for the next one's
 WaitCycle = list[tuple[OwnerState, LockClass, LockClass]]
@@ -101,7 +101,8 @@ class Standing:
     """What one owner is doing: ``wants`` is the name of what it waits for, if it does.
 
     ``seconds`` is how long it has waited, ``left`` how long until it gives up (``None``: never).  ``by`` are the
-    holders that are known; if there are none, ``unknown`` says why.  ``here`` is the owner's stack now.
+    holders that are known; if there are none, ``unknown`` says why.  ``here`` is the owner's stack now, or where it is
+    suspended.
     """
 
     owner: Owner
@@ -112,6 +113,7 @@ class Standing:
     left: float | None = None
     by: tuple[Holder, ...] = ()
     unknown: Literal["", "resource", "unchecked"] = ""
+    suspended: bool = False
 
 
 @final
@@ -154,16 +156,20 @@ def snapshot(states: list[OwnerState], cycles: list[WaitCycle]) -> Snapshot:
 
 def _standing(state: OwnerState, frames: dict[int, Any], now: float) -> Standing:
     state.owner.learn_name()
+    state.owner.thread.learn_name()
     released = set(state.drops)
     held = tuple(
         Held(node.step.lock_class, node.trace)
         for node in reversed(list(state.cur.held()))
-        if node.step.lock_class is not None and node.stands_for not in released
+        if node.step.lock_class is not None
+        and node.stands_for not in released
+        and node.stands_for.state is state
+        and not node.step.lock_class.kind.awaited
     )
-    here = capture_frame(frames.get(state.owner.ident))
+    here, suspended = state.stack(frames), state.is_suspended()
     lock, since, until = state.waiting, state.since, state.until
     if lock is None:
-        return Standing(state.owner, held, here)
+        return Standing(state.owner, held, here, suspended=suspended)
     lock_class = class_of(lock)
     by: list[Holder] = []
     for node in holders(lock):
@@ -175,18 +181,21 @@ def _standing(state: OwnerState, frames: dict[int, Any], now: float) -> Standing
         unknown = "resource" if lock_class is None or lock_class.kind.resource else "unchecked"
     left = None if until is None else max(0.0, until - now)
     name = type(lock).__name__ if lock_class is None else lock_class.name
-    return Standing(state.owner, held, here, name, max(0.0, now - since), left, tuple(by), unknown)
+    return Standing(state.owner, held, here, name, max(0.0, now - since), left, tuple(by), unknown, suspended)
 
 
-def waits(states: list[OwnerState]) -> list[tuple[WaitCycle, tuple[float, ...]]]:
-    """Every cycle of owners that wait for each other, each once, and since when each of them waits."""
+def waits(states: list[OwnerState], *, timed: bool = True) -> list[tuple[WaitCycle, tuple[float, ...]]]:
+    """Every cycle of owners that wait for each other, each once, and since when each of them waits.
+
+    Without ``timed``, only those in which nobody gives up by himself.
+    """
     found: list[tuple[WaitCycle, tuple[float, ...]]] = []
     told: set[OwnerState] = set()
     for state in states:
         lock = state.waiting
-        if lock is None or state in told or state.ended:
+        if lock is None or state in told or state.ended or (state.until is not None and not timed):
             continue
-        cycle = cycle_from(state, lock, timed=True)
+        cycle = cycle_from(state, lock, timed=timed)
         if cycle is not None:
             told.update(link[0] for link in cycle)
             found.append((cycle, tuple(link[0].since for link in cycle)))

@@ -15,7 +15,7 @@ from ctxcheck.engine.graph import OrderGraph, Witness
 from ctxcheck.engine.orders import order_finding
 from ctxcheck.engine.owner import Node, OwnerState
 from ctxcheck.engine.raw import allocate_lock, thread_count
-from ctxcheck.engine.sites import capture, capture_frame
+from ctxcheck.engine.sites import capture
 from ctxcheck.engine.waitgraph import WaitCycle, cycle_from
 
 if TYPE_CHECKING:
@@ -137,9 +137,7 @@ def report_cycle(engine: Validator, teller: OwnerState, seen: WaitCycle) -> None
     frames = sys._current_frames()
     for owner in [link[0].owner for link in seen]:
         owner.learn_name()
-    waiters = tuple(
-        Waiter(s.owner, holds, wants, capture_frame(frames.get(s.owner.ident))) for s, holds, wants in seen
-    )
+    waiters = tuple(Waiter(s.owner, holds, wants, s.stack(frames)) for s, holds, wants in seen)
     state = seen[0][0]
     trace = waiters[0].trace
     classes = tuple(w.holds for w in waiters)

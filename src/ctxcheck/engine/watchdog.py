@@ -1,7 +1,8 @@
 """Looks at who waits for whom on behalf of owners that can't do it themselves.
 
 Whoever blocks on a plain lock wakes up after a while and looks.  A wait inside a tracked object's own method, or for
-the lock of a Condition after a wait, can't be cut into pieces like that.  So a thread looks, from the moment that such
+the lock of a Condition after a wait, can't be cut into pieces like that; nor can that of a task, without a timer in a
+loop which is the program's.  So a thread looks, from the moment that such
 a wait finds its lock held until nobody waits any more.  It isn't one of ``threading``'s: the program doesn't see it.
 """
 
@@ -66,18 +67,30 @@ class Watchdog:
         engine = self._engine
         return not (engine.closed or engine.broken) and any(s.waiting is not None for s in engine.roster.live_states())
 
+    def wake_for(self, state: OwnerState) -> None:
+        """As :meth:`wake`, where ``state`` waits holding anything: who holds nothing is in no circle."""
+        if state.cur is not state.root:
+            self.wake()
+
     def _look(self) -> None:
         engine = self._engine
-        first = waitgraph.waits(engine.roster.live_states())
+        # whoever has only just begun to wait may yet be cancelled
+        ripe = time.monotonic() - engine.deadlock_after
+        first = [
+            found
+            for found in waitgraph.waits(engine.roster.live_states(), timed=False)
+            if len(found[0]) >= 2 and max(found[1]) <= ripe and not self._links(found[0]) <= self._told
+        ]
         if not first or engine.closed:
             return
         time.sleep(CONFIRM_AFTER)
-        states = engine.roster.live_states()
-        for cycle in waitgraph.same_waits(first, waitgraph.waits(states)):
-            links = {(state.owner.serial, state.since) for state, _, _ in cycle}
-            if len(cycle) < 2 or any(s.until is not None for s, _, _ in cycle) or links <= self._told:
-                continue
+        for cycle in waitgraph.same_waits(first, waitgraph.waits(engine.roster.live_states(), timed=False)):
+            links = self._links(cycle)
             self._told |= links
             looker = OwnerState(Owner(0, get_ident()), engine)
             looker.cur = VOID
             report_cycle(engine, looker, cycle)
+
+    @staticmethod
+    def _links(cycle: waitgraph.WaitCycle) -> set[tuple[int, float]]:
+        return {(state.owner.serial, state.since) for state, _, _ in cycle}

@@ -12,8 +12,18 @@ import asyncio.locks
 from typing import TYPE_CHECKING, Any, Final, Literal, cast
 
 from ctxcheck import fastpath, tasks
-from ctxcheck.engine import slowpath
-from ctxcheck.engine.classes import ACQUIRE, AIO_LOCK, AIO_SEMAPHORE, RESTORE, TIMED, WITH, Mode
+from ctxcheck.engine import levels, slowpath
+from ctxcheck.engine.classes import (
+    ACQUIRE,
+    AIO_LOCK,
+    AIO_SEMAPHORE,
+    RESTORE,
+    TIMED,
+    TIMED_WITH,
+    WITH,
+    LockClass,
+    Mode,
+)
 from ctxcheck.engine.owner import VOID, Node, Unused
 from ctxcheck.engine.taskstate import TaskState
 from ctxcheck.locks.aiorecords import (
@@ -47,6 +57,9 @@ else:
 
 tasks.learn(asyncio)
 
+#: asyncio's own Lock and Condition.
+BASES: Final = (_Lock, _Condition)
+
 #: Those that stand in for asyncio's.
 NAMES: Final = ("Lock", "Condition", "Semaphore", "BoundedSemaphore", "Event", "Barrier")
 
@@ -76,6 +89,7 @@ class Lock(Look, _Lock):
 
     _locked: bool
     _loop: Any
+    _waiters: Any
 
     def __init__(self, *args: Any, name: str | None = None, order_key: Any = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -102,29 +116,33 @@ class Lock(Look, _Lock):
         """As :meth:`asyncio.Lock.release`."""
         self._give(scoped=False)
 
-    async def _take(self, mode: Mode) -> Literal[True]:
+    async def _take(self, mode: Mode, at: levels.StandIn | None = None) -> Literal[True]:
         record = self._ctxcheck_record
         if record is None:
             return await super().acquire()
         if type(record.node) is Unused:
             record.node.settle_for(record)
-        state, other, timed = tasks.acquirer()
+        state, other, limit = tasks.acquirer()
         if state is None:
             taken = await super().acquire()
             record.node = VOID
             return taken
         if self._locked and self._loop not in (None, asyncio.events._get_running_loop()):
             return await super().acquire()  # asyncio refuses it, in its own words
-        step = record.step if mode is WITH else record.step.by_call
-        if timed:
-            step = record.lock_class.step(TIMED)
+        lock_class: LockClass = record.lock_class if at is None else at.lock_class
+        step = lock_class.step(mode)
+        if limit is not None:
+            step = lock_class.step(TIMED_WITH if mode is WITH else TIMED)
         if type(state) is TaskState and state.restoring is record:
             step = record.lock_class.step(RESTORE)
-        node = ask(record, state, step, itself=not (other or timed))
+            limit = None  # asyncio takes it back, whoever cancels
+        node = ask(record, state, step, itself=not other and limit is None, under=None if at is None else at.under)
         timer = None
         try:
-            if self._locked:
-                state.waiting = record
+            if self._locked or self._waiters:
+                state.blocks_on(record, limit)
+                if limit is None:
+                    state.engine.watchdog.wake_for(state)
                 if state in state.engine.provisional:
                     timer = watch_wait(state, record)
             # nothing comes between the end of this call and the store: a signal handler may raise at any call
@@ -276,12 +294,12 @@ class Semaphore(Look, _Semaphore):
         return await self._take(record)
 
     async def _take(self, record: Record) -> Literal[True]:
-        state, _, timed = tasks.acquirer()
-        step = record.lock_class.step(TIMED) if timed else record.step.by_call
+        state, _, limit = tasks.acquirer()
+        step = record.step.by_call if limit is None else record.lock_class.step(TIMED)
         node = VOID if state is None else ask(record, state, step)
         try:
             if state is not None and self.locked():
-                state.waiting = record
+                state.blocks_on(record, limit)
             taken = await super().acquire()
         finally:
             if state is not None:

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, final
 
 from ctxcheck import fastpath, tasks
-from ctxcheck.engine import slowpath, waiting
+from ctxcheck.engine import levels, slowpath, waiting
 from ctxcheck.engine.classes import AWAIT, WITH, Kind, LockClass, Step, Token
 from ctxcheck.engine.errors import ViolationError
 from ctxcheck.engine.findings import Finding
@@ -67,10 +67,10 @@ def new_record(kind: Kind, name: str | None, order_key: Any = None, *, depth: in
     return Record(*classify(kind, name, depth=depth), order_key)
 
 
-def ask(record: Record, state: OwnerState, step: Step, *, itself: bool = True) -> Node:
+def ask(record: Record, state: OwnerState, step: Step, *, itself: bool = True, under: Any = None) -> Node:
     """Validate an acquire that may wait: the node to stand on, when it has succeeded.
 
-    ``itself``: by the owner, and for as long as it takes.
+    ``itself``: by the owner, and for as long as it takes.  ``under`` is the lock that it is nested under.
     """
     if state.drops:
         state.settle()
@@ -81,11 +81,12 @@ def ask(record: Record, state: OwnerState, step: Step, *, itself: bool = True) -
         if held is not None and not lock_class.handed_over:
             slowpath.consult(waiting.self_deadlock, state.engine, state, lock_class, held)
     slowpath.count()
+    hold = None if under is None else slowpath.consult(levels.outer_hold, state, step, under)
     known: Node | None = state.cur[step]
     if known is None:
         if not state.cur.allows & AWAIT and type(state) is TaskState:
             state.told = True
-        known = slowpath.consult(state.engine.acquire, state, step, record)
+        known = slowpath.consult(state.engine.acquire, state, step, record, hold)
     return VOID if known is None else known
 
 
@@ -98,7 +99,8 @@ def stand(record: Record, state: OwnerState, node: Node) -> None:
     if state.drops:
         state.settle()
     state.cur = node if node.parent is state.cur else Node(state.cur, node.step, state, node.trace, stands_for=node)
-    if record.lock_class.nested:
+    lock_class = node.step.lock_class
+    if lock_class is not None and lock_class.nested:
         engine: Validator = state.engine  # type: ignore[assignment]
         slowpath.consult(engine.nesting.remember, state, node, record)
 

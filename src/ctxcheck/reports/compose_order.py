@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 from ctxcheck.engine.classes import MIGHT_ENTER, REGION, LockClass, Mode
-from ctxcheck.engine.findings import OrderFacts
+from ctxcheck.engine.findings import OrderFacts, Waiter
 from ctxcheck.engine.grading import Cycle
 from ctxcheck.engine.graph import Witness
 from ctxcheck.engine.owner import Owner
@@ -105,7 +105,7 @@ def _stuck_orders(facts: OrderFacts) -> list[_Order]:
     orders: list[_Order] = []
     for index, waiter in enumerate(facts.stuck):
         seen = witnesses.get((waiter.holds, waiter.waits_for))
-        own = seen if seen is not None and seen.owner is waiter.owner else None
+        own = seen if seen is not None and _is_by(seen, waiter) else None
         # The first one is where it waits, looked at from its own thread.  Of the others only where they took
         # their last lock is known now; where they asked for the next one was recorded before they blocked.
         taken_at = waiter.trace if index == 0 or own is None else own.taken_at
@@ -113,6 +113,15 @@ def _stuck_orders(facts: OrderFacts) -> list[_Order]:
             _Order(waiter.holds, waiter.waits_for, waiter.owner, own.held_at if own is not None else EMPTY, taken_at)
         )
     return orders
+
+
+def _is_by(witness: Witness, waiter: Waiter) -> bool:
+    """Whether it was this owner that was seen to do what it is stuck in; of orders between thread locks only the thread
+    is known, and where."""
+    if witness.owner is waiter.owner:
+        return True
+    at = witness.taken_at.codes[:1]
+    return witness.owner is waiter.owner.thread and any(code is a for code in waiter.trace.codes for a in at)
 
 
 # --- the headline and the places ---------------------------------------------------------

@@ -151,6 +151,8 @@ def write_nesting(draft: Draft, facts: NestingFacts) -> None:
     lock, name = draft.quote(facts.lock_class), draft.name(facts.lock_class)
     owner = draft.owner(finding.owner)
     outer_key, inner_key = map(plain, facts.keys or ("?", "?"))
+    # an order between asyncio's locks is between tasks; any other is between threads
+    kind = "task" if facts.lock_class.kind.needs == AWAIT else "thread"
     stuck = finding.grade == "certain"
     message = {
         "descending": f"{lock} with order key {inner_key} is acquired while one with {outer_key} is held",
@@ -159,7 +161,7 @@ def write_nesting(draft: Draft, facts: NestingFacts) -> None:
         "once": f"two locks of class {lock} are nested with no declared order",
     }[facts.reason]
     if stuck:
-        draft.message = f"deadlock: {owner} and another thread wait for each other for two locks of class {lock}"
+        draft.message = f"deadlock: {owner} and another {kind} wait for each other for two locks of class {lock}"
     elif finding.grade == "unlikely":
         doubt = "only one order was seen" if facts.reason == "once" else "only by one thread, or always under one lock"
         draft.message = f"{message} (unlikely: {doubt})"
@@ -173,7 +175,7 @@ def write_nesting(draft: Draft, facts: NestingFacts) -> None:
     key = f" with order key {outer_key}" if keyed else ""
     draft.site("held_now", facts.held.trace, f"while holding one{key}, {here(draft.exact(facts.held))}")
     function = draft.call(finding.trace)
-    titles = tuple(f"thread {letter}" + (f": {function}" if function else "") for letter in "AB")
+    titles = tuple(f"{kind} {letter}" + (f": {function}" if function else "") for letter in "AB")
     first, second = f"{name} #1", f"{name} #2"
     if facts.reason == "descending":
         first, second = f"{name}, key {outer_key}", f"{name}, key {inner_key}"
@@ -205,7 +207,7 @@ def write_nesting(draft: Draft, facts: NestingFacts) -> None:
     draft.help("hold one outer lock around every place that takes two of them")
     if not keyed:
         draft.help("if the two play different parts (a parent and its child), give each part a class: `Lock(name=...)`")
-    draft.allow_locks([facts.lock_class], "if no two threads can take two of them the other way round")
+    draft.allow_locks([facts.lock_class], f"if no two {kind}s can take two of them the other way round")
 
 
 def _nesting_notes(facts: NestingFacts, *, grade: str, lock: str, keys: tuple[str, str]) -> list[str]:

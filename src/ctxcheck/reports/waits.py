@@ -42,7 +42,8 @@ def _cycle(cycle: tuple[Link, ...]) -> str:
 
 
 def _standing(standing: Standing) -> list[str]:
-    rows = [safe(str(standing.owner))]
+    owner = standing.owner
+    rows = [safe(str(owner)) if owner.thread is owner else f"{safe(str(owner))} of {safe(str(owner.thread))}"]
     if standing.wants:
         left = "" if standing.left is None else f", for {standing.left:.1f} s more at most"
         rows.append(f"  waits for `{safe(standing.wants)}` since {standing.seconds:.1f} s{left}")
@@ -57,7 +58,7 @@ def _standing(standing: Standing) -> list[str]:
         elif standing.unknown:
             rows.append("    held by somebody who isn't known: taken where nothing was checked, or being handed on")
     else:
-        rows.append("  waits for no checked lock; it is")
+        rows.append(f"  waits for no checked lock; it is{' suspended' if standing.suspended else ''}")
         rows += _place(standing.here, "    at ")
     for held in standing.held:
         rows += _place(held.trace, f"  holds `{safe(held.lock_class.name)}`, first taken on this path at ")
