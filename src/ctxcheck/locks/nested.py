@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from types import TracebackType
-from typing import Any, Final, final
+from typing import TYPE_CHECKING, Any, Final, Protocol, final, overload
 
 from ctxcheck import fastpath
 from ctxcheck.engine import levels, slowpath
@@ -12,23 +13,39 @@ from ctxcheck.engine.owner import Unused
 from ctxcheck.engine.raw import LockType, RLockType, uninterrupted
 from ctxcheck.locks.tracked import SharedHold, Tracked
 
+if TYPE_CHECKING:
+    from ctxcheck.locks.aionested import NestedAsync
+
 _LEVELS: Final = f"0 to {MAX_LEVELS - 1}"
 
 
-def nested(lock: Any, level: int = 1, *, nest_under: Any = None) -> Nested:
+class _ForTasks(Protocol):
+    """A lock of asyncio's."""
+
+    async def __aenter__(self) -> Any: ...
+
+
+@overload
+def nested(  # pyright: ignore[reportOverlappingOverload]
+    lock: _ForTasks, level: int = 1, *, nest_under: Any = None
+) -> NestedAsync: ...
+@overload
+def nested(lock: Any, level: int = 1, *, nest_under: Any = None) -> Nested: ...
+def nested(lock: Any, level: int = 1, *, nest_under: Any = None) -> Any:
     """Return a stand-in for one lock, to take it where another one of its class may be held (CTX003).
 
     Args:
-        lock: a Lock, RLock, SpinLock, Condition (its lock), or what :func:`track` returned.
+        lock: a Lock, RLock, SpinLock, Condition (its lock), or what :func:`track` returned; a Lock or Condition of
+            asyncio's.
         level: 0 to 7.  To the order of locks each level is a class of its own, called ``Name/1`` and so on; 0 is the
             class itself.  For what is nested in one direction only, as a child's lock in its parent's: take the
             parent's as it is, the child's at level 1.
         nest_under: a lock that every user of several locks of this class takes first.  The caller must hold it
             (CTX301), and locks of one class that are taken inside it need no order among themselves.
 
-    The stand-in is used as the lock: ``with nested(child.lock):``, or ``acquire`` with the lock's own arguments and
-    ``release``.  What was acquired through it may be released through the lock itself.  Where the lock isn't checked
-    it is the lock, no more.
+    The stand-in is used as the lock: ``with nested(child.lock):`` or, for asyncio's, ``async with``; or ``acquire``
+    with the lock's own arguments and ``release``.  What was acquired through it may be released through the lock
+    itself.  Where the lock isn't checked it is the lock, no more.
 
     Each acquire costs what one does that takes the slow path: a few times that of the lock itself.
     From Linux ``lockdep``: ``mutex_lock_nested()``, ``mutex_lock_nest_lock()``.
@@ -47,9 +64,15 @@ def nested(lock: Any, level: int = 1, *, nest_under: Any = None) -> Nested:
     if isinstance(lock, Tracked):
         return NestedTracked(lock, level, nest_under)
     if not isinstance(lock, (fastpath.BaseLock, LockType, RLockType)):
+        if "asyncio" in sys.modules:
+            from ctxcheck.locks import aionested
+
+            awaited = aionested.lock_of(lock)
+            if awaited is not None:
+                return aionested.NestedAsync(awaited, level, nest_under)
         raise TypeError(
-            f"nested: a {type(lock).__qualname__} object can't be nested: give a Lock, an RLock, a SpinLock or what"
-            " track() returned"
+            f"nested: a {type(lock).__qualname__} object can't be nested: give a Lock, an RLock, a SpinLock, a Lock of"
+            " asyncio's or what track() returned"
         )
     return Nested(lock, level, nest_under)
 
