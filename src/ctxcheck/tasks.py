@@ -17,6 +17,7 @@ from ctxcheck.engine import slowpath, taskstate
 from ctxcheck.engine.errors import ViolationError
 from ctxcheck.engine.owner import VOID, OwnerState
 from ctxcheck.engine.raw import get_frame
+from ctxcheck.engine.sites import local
 from ctxcheck.engine.taskstate import TaskState
 from ctxcheck.steps import HERE, running_task
 
@@ -129,7 +130,7 @@ def acquirer() -> tuple[OwnerState | None, bool, bool]:
     if fastpath._engine is None:
         return None, False, False
     frame: Any = get_frame(3)
-    timed = frame is not None and frame.f_code in _wait_for and frame.f_locals.get("timeout") is not None
+    timed = frame is not None and frame.f_code in _wait_for and local(frame, "timeout") is not None
     if not _on_behalf:
         return owner_state(), False, timed
     task = running_task()

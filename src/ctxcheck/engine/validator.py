@@ -31,7 +31,7 @@ from ctxcheck.engine.orders import Orders
 from ctxcheck.engine.owner import VOID, Node, OwnerState
 from ctxcheck.engine.raw import get_frame, watchers
 from ctxcheck.engine.roster import Roster
-from ctxcheck.engine.sites import GENERATED, Trace, capture, still_running
+from ctxcheck.engine.sites import GENERATED, Trace, capture, local, still_running
 from ctxcheck.engine.telling import report_against, report_release, report_sleep
 from ctxcheck.engine.violations import Violation
 from ctxcheck.engine.waits import Waits
@@ -257,7 +257,7 @@ class Validator:
         if isinstance(node.step, ContextStep):
             frame: Any = get_frame(1)
             while frame is not None:
-                if frame.f_code.co_filename == GENERATED and frame.f_locals.get("node") is node:
+                if frame.f_code.co_filename == GENERATED and local(frame, "node") is node:
                     caller = frame.f_back
                     if caller is not None:
                         codes: list[Any] = []

@@ -22,7 +22,7 @@ from ctxcheck import fastpath
 from ctxcheck.engine.classes import REGISTRY, WITH, Kind, LockClass
 from ctxcheck.engine.owner import Unused
 from ctxcheck.engine.raw import get_frame
-from ctxcheck.engine.sites import Trace, is_own
+from ctxcheck.engine.sites import Trace, is_own, local
 from ctxcheck.locks import replaced
 
 #: Functions that make locks for their callers, by dotted name: the caller counts as the place.
@@ -230,7 +230,7 @@ def _first_argument(frame: FrameType) -> Any:
     plain = not scope or scope.endswith("<locals>")
     if plain and name not in ("self", "cls") and not code.co_filename.startswith("<"):
         return None
-    return frame.f_locals.get(name)
+    return local(frame, name)
 
 
 def _type_name(me: Any) -> str:
