@@ -118,6 +118,7 @@ def classify(kind: Kind, name: str | None, *, depth: int = 2) -> tuple[LockClass
         owner, by_type = _strip(code.co_qualname), False
     what = target.name or (f"#{target.ordinal}" if target.ordinal else "")
     made = _found(kind, module, owner, what, tail, trace, unstable=target is _NOWHERE)
+    made.library = (bool(suffixes) or module.partition(".")[0] in _STDLIB) and (made.library or not made.created)
     if frame is start is scope:
         _known.setdefault(place, {})[_owner_type(frame) if by_type else None] = made
     return made, None
