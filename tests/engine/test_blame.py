@@ -80,6 +80,34 @@ def test_conditions_of_the_programs_own_are_taken_by_the_librarys_code(tmp_path:
     assert [rule for rule, _ in found(tmp_path, program)] == ["CTX001"]
 
 
+def test_the_library_nests_locks_of_one_class(tmp_path: Path) -> None:
+    program = """
+    from concurrent.futures import ThreadPoolExecutor, as_completed, wait
+    from logging.handlers import MemoryHandler
+    def handler(*args): return logging.StreamHandler() if not args else MemoryHandler(1, target=args[0])
+    log.addHandler(handler(handler()))
+    log.error("something")
+    with ThreadPoolExecutor(2) as pool:
+        wait([pool.submit(pow, 2, n) for n in range(3)])
+    """
+    assert found(tmp_path, program) == []
+
+
+def test_a_handler_of_the_programs_own_hands_on(tmp_path: Path) -> None:
+    program = """
+    class Handler(logging.Handler):
+        def __init__(self, target=None):
+            super().__init__()
+            self.target = target
+        def emit(self, record):
+            if self.target is not None: self.target.handle(record)
+
+    log.addHandler(Handler(Handler()))
+    log.error("something")
+    """
+    assert [rule for rule, _ in found(tmp_path, program)] == ["CTX003"]
+
+
 @pytest.mark.parametrize(
     ("filename", "package"),
     [

@@ -28,13 +28,17 @@ _HOME: Final = os.path.dirname(os.path.abspath(os.__file__)) + os.sep
 
 def is_librarys(classes: tuple[LockClass, ...], evidence: dict[Edge, Evidence]) -> bool:
     """Whether the library alone makes this circle of orders: each of them, in every way that it was seen."""
-    return all(lock_class.base.library for lock_class in classes) and all(
-        _made_by_library(witness) for edge in _edges(classes) for witness in evidence[edge].witnesses
-    )
+    edges = zip(classes, (*classes[1:], classes[0]), strict=True)
+    return all(nests_its_own(edge[0], evidence[edge].witnesses) for edge in edges)
 
 
-def _edges(classes: tuple[LockClass, ...]) -> Iterable[Edge]:
-    return zip(classes, (*classes[1:], classes[0]), strict=True)
+def nests_its_own(lock_class: LockClass, witnesses: Iterable[Witness]) -> bool:
+    """Whether a class's locks were made by the library, and others taken under them by it alone, each time.
+
+    What is waited for is another matter (CTX006): whom the library waits for may run anything.
+    """
+    ours = lock_class.base.library and not lock_class.kind.awaited
+    return ours and all(map(_made_by_library, witnesses))
 
 
 def _made_by_library(witness: Witness) -> bool:
