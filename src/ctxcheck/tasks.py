@@ -17,6 +17,7 @@ from ctxcheck.engine import slowpath, taskstate
 from ctxcheck.engine.errors import ViolationError
 from ctxcheck.engine.owner import VOID, OwnerState
 from ctxcheck.engine.raw import get_frame
+from ctxcheck.engine.sites import local
 from ctxcheck.engine.taskstate import TaskState
 from ctxcheck.steps import HERE, running_task
 
@@ -113,7 +114,7 @@ def _create_for_another(original: Callable[..., Any]) -> Callable[..., Any]:
             acquires = getattr(coro, "cr_code", None) in acquiring
             for _ in range(4):
                 if frame is not None and frame.f_code in _wait_for:
-                    timeouts.ends(made, frame.f_locals.get("timeout"))
+                    timeouts.ends(made, local(frame, "timeout"))
                     creator = running_task() if acquires else None
                     if creator is not None:
                         _on_behalf[made] = weakref.ref(creator)

@@ -129,3 +129,16 @@ print(asyncio.Lock.__module__, asyncio.events.Handle._run.__module__)
 def test_aio_is_there_by_its_name() -> None:
     assert run("import ctxcheck; print(ctxcheck.aio.Lock.__name__)") == "Lock"
     assert run("from ctxcheck import aio; print(aio.Queue.__name__)") == "Queue"
+
+
+def test_while_they_stand_there_the_classes_say_that_they_are_from_there() -> None:
+    before = {name: getattr(aio, name).__module__ for name in aio.__all__}
+    ctxcheck.install()
+    try:
+        for home, names in HOMES.items():
+            for name in names:
+                assert getattr(asyncio, name).__module__ == home.__name__
+        assert repr(asyncio.Event()).startswith("<asyncio.locks.Event object at")
+    finally:
+        ctxcheck.uninstall()
+    assert {name: getattr(aio, name).__module__ for name in aio.__all__} == before

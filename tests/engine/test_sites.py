@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 import ctxcheck
-from ctxcheck.engine.sites import EMPTY, GENERATED, MAX_DEPTH, Trace, capture, is_own, resolve, still_running
+from ctxcheck.engine.sites import EMPTY, GENERATED, MAX_DEPTH, Trace, capture, is_own, local, resolve, still_running
 
 HERE = str(Path(__file__).resolve())
 
@@ -157,3 +157,52 @@ def test_still_running_finds_the_frame_of_this_very_stack_only() -> None:
     thread.start()
     thread.join()
     assert answers == [None], "another thread's stack"
+
+
+class Thing:
+    """Something that is seen to go."""
+
+
+def test_who_looks_at_a_local_keeps_none_of_them_alive() -> None:
+    def maker(self: object) -> tuple[object, object]:
+        thing, cell = Thing(), [Thing()]
+        gone, gone_too = weakref.ref(thing), weakref.ref(cell[0])
+
+        def inner() -> None:
+            nonlocal cell
+            cell = []
+
+        assert local(sys._getframe(), "self") is self
+        assert local(sys._getframe(), "nothing") is None
+        del thing
+        inner()
+        return gone(), gone_too()
+
+    assert maker(object()) == (None, None)
+
+
+def test_who_has_called_locals_keeps_what_he_was_given() -> None:
+    def maker(self: int) -> dict[str, object]:
+        mine = locals()
+        assert local(sys._getframe(), "self") == 1
+        return mine
+
+    assert maker(1)["self"] == 1
+
+
+def test_a_debugger_keeps_the_variables_that_it_looks_at() -> None:
+    def traced(first: int) -> int:
+        second = 2
+        return first + second
+
+    def tracer(frame: Any, event: str, arg: object) -> Any:
+        if frame.f_code is traced.__code__:
+            local(frame, "first")
+        return tracer
+
+    before = sys.gettrace()
+    sys.settrace(tracer)
+    try:
+        assert traced(1) == 3
+    finally:
+        sys.settrace(before)

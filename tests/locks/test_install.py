@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import _thread
+import pickle
 import subprocess
 import sys
 import textwrap
@@ -155,3 +156,15 @@ def test_importing_everything_threaded_under_our_locks() -> None:
     )  # fmt: skip
     assert (result.returncode, result.stdout) == (0, "fine\n"), result.stderr
     assert result.stderr == ""
+
+
+def test_while_they_stand_there_the_classes_say_that_they_are_from_there() -> None:
+    names = [name for name in NAMES if isinstance(getattr(ctxcheck, name), type)]
+    before = {name: getattr(ctxcheck, name).__module__ for name in names}
+    ctxcheck.install()
+    for name in {*names} - {"Lock", "RLock"}:
+        assert threading.__dict__[name].__module__ == "threading"
+        assert pickle.loads(pickle.dumps(threading.__dict__[name])) is getattr(ctxcheck, name)
+    assert repr(threading.Event()).startswith("<threading.Event at")
+    ctxcheck.uninstall()
+    assert {name: getattr(ctxcheck, name).__module__ for name in names} == before

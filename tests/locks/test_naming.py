@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import threading
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -30,6 +31,7 @@ import dataclasses
 import functools
 import queue
 import threading
+import weakref
 import ctxcheck
 from ctxcheck import Lock, RLock, SpinLock, Semaphore, Condition, Event, track
 
@@ -551,3 +553,22 @@ def test_a_lock_made_where_no_python_code_runs_above() -> None:
     for thing in (Made, ctxcheck.SpinLock, ctxcheck.Condition):
         _thread.start_new_thread(thing, ())
     assert done.acquire(timeout=60)
+
+
+def test_to_make_a_lock_keeps_nothing_alive() -> None:
+    """The name of the class comes from the first argument of who makes it, and from nothing else of his."""
+
+    class Thing:
+        pass
+
+    class Maker:
+        def __init__(self) -> None:
+            thing = Thing()
+            gone = weakref.ref(thing)
+            self.lock = ctxcheck.Lock()
+            del thing
+            self.left = gone()
+
+    maker = Maker()
+    assert maker.left is None
+    assert maker.lock.step.lock_class.name.endswith("Maker.lock")  # type: ignore[attr-defined]

@@ -360,6 +360,12 @@ def test_results_that_are_known_to_be_there() -> None:
             futures[5].add_done_callback(lambda future: (future.result(), called.set()))
             assert called.wait(60)
             futures[6].result()
+
+            def collect(future: Any) -> None:
+                with lock:
+                    future.result()
+
+            futures[6].add_done_callback(collect)  # runs at once
         with lock:
             assert [future.result() for future in futures] == [None] * 10
         with ThreadPoolExecutor() as pool:

@@ -214,8 +214,8 @@ class LockClass:
     """
 
     __slots__ = (
-        "_steps", "created", "handed_over", "key", "kind", "levels", "made_at", "name", "nested", "ordered", "token",
-        "unstable",
+        "_steps", "created", "handed_over", "key", "kind", "levels", "library", "made_at", "name", "nested", "ordered",
+        "token", "unstable",
     )  # fmt: skip
 
     def __init__(self, key: str, name: str, kind: Kind, made_at: Trace = EMPTY, *, unstable: bool = False) -> None:
@@ -228,6 +228,8 @@ class LockClass:
         self.handed_over: bool = False
         self.nested: bool = False
         self.ordered: bool = False
+        #: made by the standard library's own code
+        self.library: bool = False
         self.token: Token = Token()
         #: the nesting levels that it was taken at, but for itself
         self.levels: tuple[LockClass, ...] = ()

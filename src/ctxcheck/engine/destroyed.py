@@ -88,6 +88,8 @@ class Destroyed:
         lock_class = node.step.lock_class
         if lock_class is None or lock_class.handed_over or node.state.ended or process() != self._pid:
             return
+        if self._engine.latches.has(lock_class):
+            return
         trace = capture(2)
         state.owner.learn_name()
         node.state.owner.learn_name()

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast, final
 
-from ctxcheck.engine.classes import ContextStep, LockClass
+from ctxcheck.engine.classes import TRY, ContextStep, LockClass
 from ctxcheck.engine.findings import Finding, InterruptFacts
 from ctxcheck.engine.nesting import guards_of
 from ctxcheck.engine.owner import VOID, Node, Owner, OwnerState
@@ -130,6 +130,8 @@ class Interrupts:
     def obtained(self, state: OwnerState, node: Node) -> None:
         """What was tried in ``node``, or waited for with a timeout, is held now."""
         if node is not VOID and node.step.lock_class is not None:
+            if node.step.mode is TRY:
+                self._engine.latches.obtained(node.step.lock_class)
             self._holds(state, node, guards_of(list(node.parent.held())), surroundings(node.parent))
             self._engine.orders.see_to(state)
 

@@ -12,6 +12,7 @@ import itertools
 import weakref
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, final
 
+from ctxcheck.engine.blame import nests_its_own
 from ctxcheck.engine.classes import AWAIT, LockClass, Mode
 from ctxcheck.engine.findings import Entry, Finding, NestingFacts
 from ctxcheck.engine.graph import OrderGraph, Witness
@@ -198,6 +199,8 @@ class Nesting:
                 event.owner, event.guards, event.origin, mode, event.mode, held_at, event.trace, event.allowed
             )
             news, cyclic = graph.add(*edge, witness)
+            if nests_its_own(lock_class, [witness]):
+                continue  # in the graph, for what the program adds to it
             if orders.grade < 0 and not _lets_in(witness):
                 orders.grade = 0
                 found.append(self._finding(lock_class, witness, "once", "unlikely"))
@@ -232,12 +235,14 @@ class Nesting:
         graph = orders.graph
         within = components(graph.evidence)
         cycles = self._engine.orders.judge(graph, within).cycles if within else []
+        cycles = [cycle for cycle in cycles if not nests_its_own(lock_class, cycle.witnesses)]
         found: Finding | None = None
         if cycles:
             best = max(cycles, key=lambda cycle: GRADES.index(cycle.grade))
             found = self._finding(lock_class, best.witnesses[-1], "both", best.grade)
         else:
             every = [w for evidence in graph.evidence.values() for w in evidence.witnesses if not _lets_in(w)]
+            every = [w for w in every if not nests_its_own(lock_class, [w])]
             if every:
                 found = self._finding(lock_class, min(every, key=Witness.sort_key), "once", "unlikely")
         before = orders.best

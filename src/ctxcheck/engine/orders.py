@@ -17,6 +17,7 @@ import dataclasses
 from collections import deque
 from typing import TYPE_CHECKING, Final, NamedTuple, final
 
+from ctxcheck.engine.blame import is_librarys
 from ctxcheck.engine.classes import AWAIT, INSIDE, LockClass, Mode
 from ctxcheck.engine.findings import Finding, OrderFacts, Waiter
 from ctxcheck.engine.grading import Cycle
@@ -198,7 +199,7 @@ class Orders:
                 found += self._engine.interrupts.ordered(*edge, event.owner)
             if news and cyclic:
                 cycle = self.cycle_at_once(self._graph, edge)
-                if cycle is not None:
+                if cycle is not None and not is_librarys(cycle.classes, self._graph.evidence):
                     found.append(order_finding(cycle, event.owner, event.trace))
                     self._broken[edge] = found[-1]
         return found
@@ -278,7 +279,8 @@ class Orders:
         verdict = self.judge(self._graph, within) if within else Verdict()
         engine = self._engine
         engine.cut = verdict.cut
-        found = [order_finding(cycle) for cycle in verdict.cycles]
+        cycles = [cycle for cycle in verdict.cycles if not is_librarys(cycle.classes, self._graph.evidence)]
+        found = [order_finding(cycle) for cycle in cycles]
         return found + engine.nesting.findings() + engine.interrupts.findings() + engine.waits.findings()
 
     def after_fork(self) -> None:

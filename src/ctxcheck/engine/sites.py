@@ -9,6 +9,7 @@ its contents.
 from __future__ import annotations
 
 import os
+import sys
 from gc import get_referents
 from types import CodeType, FrameType
 from typing import Any, Final, NamedTuple
@@ -117,6 +118,29 @@ def capture_place(depth: int = 1) -> Trace:
     return EMPTY if frame is None else Trace((frame.f_code,), (frame.f_lasti,))
 
 
+#: Up to 3.12 a function's ``f_locals`` is a dict that its frame keeps; later it is a view (PEP 667).
+_SNAPSHOTS: Final = sys.version_info < (3, 13)
+#: References to such a dict that :func:`local` counts where the program has none: the frame's, its own, its argument's.
+_UNSHARED: Final = 3
+
+
+def local(frame: FrameType, name: str) -> Any:
+    """Return what a variable of a function that the calling thread runs, or has suspended, is bound to, else ``None``.
+
+    As ``frame.f_locals.get(name)``, which up to 3.12 leaves a copy of all variables with the frame: whatever they
+    were bound to would live until the function returns, ``del`` or not.  That copy is emptied again, unless
+    somebody else may be looking at it (who called ``locals()``, a debugger).
+    """
+    values = frame.f_locals
+    found = values.get(name)
+    if _SNAPSHOTS and sys.gettrace() is None and sys.getrefcount(values) <= _UNSHARED:
+        code = frame.f_code
+        for names in (code.co_varnames, code.co_cellvars, code.co_freevars):
+            for each in names:
+                values.pop(each, None)
+    return found
+
+
 _LIBRARY: Final = os.path.dirname(os.path.abspath(os.__file__)) + os.sep
 
 
@@ -140,7 +164,7 @@ def chain_of(body: Any) -> Trace:
             body = next((o for o in get_referents(body) if _first(o, *_FRAMES)), None) if _is_step(body) else None
             continue
         if is_own(frame.f_code):
-            waits_for = frame.f_locals.get("_ctx_it")
+            waits_for = local(frame, "_ctx_it")
         else:
             codes.append(frame.f_code)
             lastis.append(frame.f_lasti)

@@ -25,13 +25,14 @@ from ctxcheck.engine.findings import Entry, Finding
 from ctxcheck.engine.grading import Owners
 from ctxcheck.engine.graph import OrderGraph
 from ctxcheck.engine.interrupts import Interrupts
+from ctxcheck.engine.latches import Latches
 from ctxcheck.engine.levels import excuse
 from ctxcheck.engine.nesting import Nesting, guards_of
 from ctxcheck.engine.orders import Orders
 from ctxcheck.engine.owner import VOID, Node, OwnerState
 from ctxcheck.engine.raw import get_frame, watchers
 from ctxcheck.engine.roster import Roster
-from ctxcheck.engine.sites import GENERATED, Trace, capture, still_running
+from ctxcheck.engine.sites import GENERATED, Trace, capture, local, still_running
 from ctxcheck.engine.telling import report_against, report_release, report_sleep
 from ctxcheck.engine.violations import Violation
 from ctxcheck.engine.waits import Waits
@@ -96,6 +97,7 @@ class Validator:
         self.interrupts: Interrupts = Interrupts(self, self.graph)
         self.destroyed: Destroyed = Destroyed(self)
         self.waits: Waits = Waits(self)
+        self.latches: Latches = Latches(self.made)
         #: owners that wait for a lock of their own, and may be waiting for a hand-off
         self.provisional: dict[OwnerState, Finding] = {}
         self._traces: dict[tuple[Any, ...], Trace] = {}
@@ -119,8 +121,12 @@ class Validator:
 
     def is_single(self, lock_class: LockClass) -> bool:
         """Whether one instance at most can have taken part in this session, so that holding it keeps others out."""
+        return self.made(lock_class) <= 1
+
+    def made(self, lock_class: LockClass) -> int:
+        """How many instances of a class can have taken part in this session."""
         live, created = self._before.get(lock_class, (0, 0))
-        return live + lock_class.created - created <= 1
+        return live + lock_class.created - created
 
     # --- acquiring --------------------------------------------------------------
 
@@ -158,6 +164,7 @@ class Validator:
             if mode.waits:
                 self.nesting.check(state, node, held, lock)
         if mode.waits:
+            self.latches.waited_for(lock_class)
             if lock_class.kind.sleeps and not mode.judged and not parent.allows & needs:
                 cacheable = False
                 report_sleep(
@@ -257,7 +264,7 @@ class Validator:
         if isinstance(node.step, ContextStep):
             frame: Any = get_frame(1)
             while frame is not None:
-                if frame.f_code.co_filename == GENERATED and frame.f_locals.get("node") is node:
+                if frame.f_code.co_filename == GENERATED and local(frame, "node") is node:
                     caller = frame.f_back
                     if caller is not None:
                         codes: list[Any] = []
@@ -283,7 +290,8 @@ class Validator:
 
     def pending(self) -> list[Finding]:
         """What will be reported at the end unless something redeems it until then."""
-        return [*self.roster.pending(), *self.destroyed.pending()]
+        found = [*self.roster.pending(), *self.destroyed.pending()]
+        return [finding for finding in found if not any(map(self.latches.has, finding.classes))]
 
     def close(self, how: str = "run") -> None:
         """The session ends: settle what was provisional.  The graph stays readable."""

@@ -22,6 +22,8 @@ _OURS: Final[dict[str, Any]] = {
 }
 #: What we replaced: (module, name, what stood there, which may have been somebody else's, ours).
 _before: Final[list[tuple[Any, str, Any, Any]]] = []
+#: The classes of ours that say that they are from where they stand, and where they are from.
+_homes: Final[dict[type, str]] = {}
 
 
 def install() -> None:
@@ -46,11 +48,17 @@ def uninstall() -> None:
         module, name, original, ours = _before.pop()
         if getattr(module, name) is ours:
             setattr(module, name, original)
+    while _homes:
+        kind, home = _homes.popitem()
+        kind.__module__ = home
 
 
 def _replace(module: Any, name: str, ours: Any) -> None:
     _before.append((module, name, getattr(module, name), ours))
     setattr(module, name, ours)
+    # as a program finds a class, so it is looked for: by `pickle`, by who lists what a module defines
+    if isinstance(ours, type) and ours.__module__.startswith("ctxcheck."):
+        _homes[ours], ours.__module__ = ours.__module__, module.__name__
 
 
 def _share(synchronize: Any) -> None:

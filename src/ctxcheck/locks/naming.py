@@ -22,7 +22,7 @@ from ctxcheck import fastpath
 from ctxcheck.engine.classes import REGISTRY, WITH, Kind, LockClass
 from ctxcheck.engine.owner import Unused
 from ctxcheck.engine.raw import get_frame
-from ctxcheck.engine.sites import Trace, is_own
+from ctxcheck.engine.sites import Trace, is_own, local
 from ctxcheck.locks import replaced
 
 #: Functions that make locks for their callers, by dotted name: the caller counts as the place.
@@ -118,6 +118,7 @@ def classify(kind: Kind, name: str | None, *, depth: int = 2) -> tuple[LockClass
         owner, by_type = _strip(code.co_qualname), False
     what = target.name or (f"#{target.ordinal}" if target.ordinal else "")
     made = _found(kind, module, owner, what, tail, trace, unstable=target is _NOWHERE)
+    made.library = (bool(suffixes) or module.partition(".")[0] in _STDLIB) and (made.library or not made.created)
     if frame is start is scope:
         _known.setdefault(place, {})[_owner_type(frame) if by_type else None] = made
     return made, None
@@ -230,7 +231,7 @@ def _first_argument(frame: FrameType) -> Any:
     plain = not scope or scope.endswith("<locals>")
     if plain and name not in ("self", "cls") and not code.co_filename.startswith("<"):
         return None
-    return frame.f_locals.get(name)
+    return local(frame, name)
 
 
 def _type_name(me: Any) -> str:

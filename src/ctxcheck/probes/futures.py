@@ -108,6 +108,8 @@ def _seen(future: Any) -> None:
 def watch_base(patches: Patches, module: Any) -> None:
     """Put the probes for futures in place; ``module`` is ``concurrent.futures._base``."""
     future = module.Future
+    is_done = future.done
+
     def waits(what: str) -> Any:
         def make(original: Any, live: Any) -> Any:
             def wait(self: Any, timeout: Any = None) -> Any:
@@ -135,6 +137,15 @@ def watch_base(patches: Patches, module: Any) -> None:
             original(self)
 
         return _invoke_callbacks
+
+    def adds(original: Any, live: Any) -> Any:
+        def add_done_callback(self: Any, fn: Any) -> None:
+            # it runs here and now, where its future is done already
+            if live() and is_done(self):
+                _seen(self)
+            original(self, fn)
+
+        return add_done_callback
 
     def wait(original: Any, live: Any) -> Any:
         def wait(fs: Iterable[Any], timeout: Any = None, return_when: str = module.ALL_COMPLETED) -> Any:
@@ -176,6 +187,7 @@ def watch_base(patches: Patches, module: Any) -> None:
     patches.wrap(future, "exception", waits("Future.exception"))
     patches.wrap(future, "done", done)
     patches.wrap(future, "_invoke_callbacks", callbacks)
+    patches.wrap(future, "add_done_callback", adds)
     for name, make in (("wait", wait), ("as_completed", as_completed)):
         patches.wrap(module, name, make)
 
