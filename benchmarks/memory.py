@@ -16,7 +16,7 @@ from benchmarks.table import Row
 #: The most that a Lock or RLock may take, in bytes; and the others above the real ones.
 LOCK: Final = 400
 MORE: Final = 400
-#: Bytes a lock that may be left when all are gone: not one, but for what the allocator and the interpreter keep.
+#: Bytes a lock that may be left when all are gone.
 LEFT: Final = 1
 
 _GROUP: Final = "memory"
@@ -93,7 +93,8 @@ def rows(number: int, wanted: Callable[[str], bool]) -> list[Row]:
 def _weigh(make: Any, arguments: tuple[Any, ...], use: Callable[[Any], None], number: int) -> tuple[float, float]:
     """Bytes of one of many, made at one place and used once each; and those that are left when they are gone.
 
-    With the collector off: what is freed only by it isn't gone yet.
+    With the collector off: what is freed only by it isn't gone yet.  Left is what a second lot leaves beyond the first:
+    what the interpreter keeps for the next objects of a sort, it keeps once.
     """
     _make_many(make, arguments, use, [None] * 10)  # what is made once: the class, its chain
     kept: list[Any] = [None] * number
@@ -107,11 +108,15 @@ def _weigh(make: Any, arguments: tuple[Any, ...], use: Callable[[Any], None], nu
         after = tracemalloc.get_traced_memory()[0]
         kept.clear()
         gone = tracemalloc.get_traced_memory()[0]
+        kept += [None] * number
+        _make_many(make, arguments, use, kept)
+        kept.clear()
+        left = tracemalloc.get_traced_memory()[0] - gone
     finally:
         tracemalloc.stop()
         if collects:
             gc.enable()
-    return (after - before) / number, (gone - before) / number
+    return (after - before) / number, left / number
 
 
 def _make_many(make: Any, arguments: tuple[Any, ...], use: Callable[[Any], None], kept: list[Any]) -> None:

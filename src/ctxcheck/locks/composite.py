@@ -68,7 +68,7 @@ class Condition(_Look, _Condition):
 
     def __init__(self, lock: Any = None, *, name: str | None = None) -> None:
         check_name("Condition", name)
-        _made_anew(vars(self).get("_lock"), lock)
+        _made_anew(getattr(self, "_lock", None), lock)
         if lock is None:
             lock = RLockType.__new__(CheckedRLock)
             set_up(lock, RLOCK, name, None, depth=3)
@@ -159,7 +159,7 @@ class Semaphore(_Look, _Semaphore):
         check_name(type(self).__name__, name)
         if value < 0:
             raise ValueError("semaphore initial value must be >= 0")
-        _made_anew(vars(self).get("_record"))
+        _made_anew(getattr(self, "_record", None))
         self._cond = _raw_condition()
         self._value: int = value
         self._record = None
