@@ -10,6 +10,8 @@ from collections.abc import Callable, Coroutine
 from typing import Any, Final, final
 
 from ctxcheck import fastpath, steps
+from ctxcheck.engine.blocking import steps_of_loops
+from ctxcheck.engine.classes import EVENT_LOOP
 from ctxcheck.engine.owner import VOID, OwnerState
 
 
@@ -54,11 +56,19 @@ def _step(call: Callable[..., Any], *args: Any) -> Any:
     outer: OwnerState | None = getattr(where, "st", None)
     if outer is not None and outer.cur is VOID:
         return call(*args)
+    if outer is None:
+        outer = fastpath.thread_state(where, engine)
+    inside = outer.cur[EVENT_LOOP]
+    if inside is None:
+        inside = steps.enter_loop(outer)
+    if inside is None:
+        return call(*args)
     before = here.outer
     before_task = here.task
     state: OwnerState | None = None
     over = True  # a coroutine that raises has come to its end, be it by StopIteration
     try:
+        outer.cur = inside
         here.outer = outer
         here.task = task
         where.st = steps.state_of(task, where, engine, outer)
@@ -70,17 +80,21 @@ def _step(call: Callable[..., Any], *args: Any) -> Any:
             state = where.st
         except AttributeError:
             state = None
-        if outer is not None:
-            where.st = outer
-        elif state is not None:
-            del where.st
+        where.st = outer
         here.task = before_task
         here.outer = before
+        if outer.cur is inside:
+            outer.cur = inside.parent
+        else:
+            steps.leave_loop(outer, inside)
         if state is not None and state is not outer:
             steps.step_ended(state, steps.running_loop(), over=over)
         if fastpath._local is not where:
             steps.give_back(fastpath._local)
         task = state = None
+
+
+steps_of_loops.add(_step.__code__)
 
 
 @final

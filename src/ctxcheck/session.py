@@ -35,7 +35,7 @@ OWNERS: Final = ("assumed", "observed")
 #: Found while an owner is being torn down, or has just been suspended, where an exception has nowhere to go.
 _NEVER_RAISED: Final = frozenset({"CTX104", "CTX203", "CTX303", "CTX901"})
 #: What is told when it first shows, and computed anew from everything that was seen.
-_SETTLED: Final = frozenset({"CTX001", "CTX004", "CTX005", "CTX006"})
+_SETTLED: Final = frozenset({"CTX001", "CTX004", "CTX005", "CTX006", "CTX105"})
 
 
 class Sink(Protocol):
@@ -126,6 +126,11 @@ class Session:
         self._where = fastpath.activate(self.engine)
         _sessions.append(self)
         tasks.watch()
+        if steps.running_loop() is not None:  # in the middle of a step
+            here = fastpath.current()
+            inside = steps.enter_loop(here)
+            if inside is not None:
+                here.cur = inside
 
     def stop(self, how: str = "checking block") -> None:
         """End the session: the calling thread finishes, what was provisional is settled.  Violations stay readable.

@@ -13,6 +13,8 @@ from typing import Any, Final
 
 from ctxcheck import fastpath
 from ctxcheck.engine import slowpath, taskstate
+from ctxcheck.engine.blocking import steps_of_loops
+from ctxcheck.engine.classes import EVENT_LOOP
 from ctxcheck.engine.errors import ViolationError
 from ctxcheck.engine.owner import VOID, Node, OwnerState
 from ctxcheck.engine.taskstate import TaskState
@@ -74,37 +76,68 @@ def _top(outer: OwnerState | None, engine: Validator) -> Node | None:
     return None if top.parent is top else top
 
 
+def enter_loop(state: OwnerState) -> Node | None:
+    """The entry of the event loop's context, for a thread that stands at ``state.cur``; None if it can't be said."""
+    if state.cur.step is EVENT_LOOP:
+        return state.cur  # a loop that is run by a callback of a loop, or a session that began in this step
+    return slowpath.consult(state.engine.enter, state, EVENT_LOOP)
+
+
+def leave_loop(state: OwnerState, inside: Node) -> None:
+    """The callback is over: take the context off, from under what the callback holds on to."""
+    if state.cur is not VOID:
+        state.unlink(inside)
+
+
 def follow(original: Callable[[Any], None], task_types: tuple[type, ...]) -> Callable[[Any], None]:
-    """``Handle._run``, which keeps the task's state in place while it runs a step of one."""
+    """``Handle._run``, inside of which the thread is in the event loop's context, and which keeps the task's state in
+    place while it runs a step of one."""
     here = HERE
     fast = fastpath
+    loop = EVENT_LOOP
 
     def _run(self: Any) -> None:
         engine = fast._engine
+        if engine is None:
+            return original(self)
+        where = fast._local
+        try:
+            outer: OwnerState = where.st
+        except AttributeError:
+            outer = fast.begin()
+        cur = outer.cur
+        inside = cur[loop]
+        if inside is None:
+            inside = enter_loop(outer)
+        if inside is None or cur is VOID:
+            return original(self)  # whoever runs the loop isn't being checked
         callback = self._callback
         task = getattr(callback, "__self__", None)
-        if engine is None or not isinstance(task, task_types):
-            return original(self)
-        name = getattr(callback, "__name__", "_")
+        name = getattr(callback, "__name__", "_") if isinstance(task, task_types) else "cancel"
         if not name.startswith("_") and name != "task_wakeup":
-            return original(self)  # another method of a task, such as `cancel`
-        where = fast._local
-        outer: OwnerState | None = getattr(where, "st", None)
-        if outer is not None and outer.cur is VOID:
-            return original(self)  # whoever runs the loop isn't being checked
+            # no step: another callback, or another method of a task
+            outer.cur = inside
+            try:
+                original(self)
+            finally:
+                if outer.cur is inside:
+                    outer.cur = inside.parent
+                else:
+                    leave_loop(outer, inside)
+                self = task = callback = None
+            return None
         before = here.outer
         before_task = here.task
         state: OwnerState | None = engine.roster.tasks.get(id(task))
-        if type(state) is TaskState:
-            base = _top(outer, engine)
-            if state.base is not base and state.cur is not VOID:
-                state.stand_upon(base)
+        if type(state) is TaskState and state.base is not inside and state.cur is not VOID:
+            state.stand_upon(inside)
         try:
+            outer.cur = inside
             here.outer = outer
             here.task = task
             if state is not None:
                 where.st = state
-            elif outer is not None:
+            else:
                 del where.st
             original(self)
         finally:
@@ -113,12 +146,13 @@ def follow(original: Callable[[Any], None], task_types: tuple[type, ...]) -> Cal
                 state = where.st
             except AttributeError:
                 state = None
-            if outer is not None:
-                where.st = outer
-            elif state is not None:
-                del where.st
+            where.st = outer
             here.task = before_task
             here.outer = before
+            if outer.cur is inside:
+                outer.cur = inside.parent
+            else:
+                leave_loop(outer, inside)
             if state is not None and state is not outer:
                 step_ended(state, self._loop)
             if fast._local is not where:
@@ -126,6 +160,7 @@ def follow(original: Callable[[Any], None], task_types: tuple[type, ...]) -> Cal
             self = task = callback = state = None  # an interrupt's traceback keeps this frame
         return None
 
+    steps_of_loops.add(_run.__code__)
     return _run
 
 
@@ -151,7 +186,7 @@ def step_ended(state: OwnerState, loop: Any, *, over: bool = False) -> None:
     try:
         if over or task is None or task.done():
             slowpath.consult(engine.roster.end, state, "task")
-        elif state.cur is not state.root and state.cur is not VOID and not (engine.closed or engine.broken):
+        elif state.cur is not state.floor and state.cur is not VOID and not (engine.closed or engine.broken):
             slowpath.consult(taskstate.suspended, engine, state, taskstate.coroutine_of(task))
         else:
             state.told = False

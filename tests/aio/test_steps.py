@@ -497,7 +497,6 @@ def test_contexts_and_brackets_go_with_their_task() -> None:
 
     async def outside() -> None:
         await turns(2)
-        ctxcheck.might_sleep()
         await page()
 
     async def accepting() -> None:
@@ -558,7 +557,7 @@ def test_many_short_lived_tasks_leave_nothing_behind() -> None:
         first = await many(50)
         second = await many(500)
         # what they have learned is kept, for one task of each kind that runs at a time
-        assert first[:2] == second[:2] == (0, 3)
+        assert first[:2] == second[:2] == (0, 5)
         assert second[2] - first[2] < 100
 
     with checking() as session:

@@ -10,9 +10,8 @@ import pytest
 import ctxcheck
 from ctxcheck.engine.classes import (
     ACQUIRE,
-    AWAIT,
-    BLOCK,
     EVERYTHING,
+    FREE,
     KINDS,
     LOCK,
     REGISTRY,
@@ -54,7 +53,9 @@ def test_by_with_and_by_call_are_two_steps_and_only_one_is_scoped() -> None:
     assert by_call.by_call is by_call
 
 
-@pytest.mark.parametrize(("name", "takes"), [("lock", 0), ("rlock", 0), ("spin", BLOCK | AWAIT), ("semaphore", 0)])
+@pytest.mark.parametrize(
+    ("name", "takes"), [("lock", FREE), ("rlock", FREE), ("spin", EVERYTHING), ("semaphore", FREE), ("region", 0)]
+)
 def test_what_a_holder_loses(name: str, takes: int) -> None:
     assert LockClass("k", "k", KINDS[name]).step(WITH).takes == takes
 

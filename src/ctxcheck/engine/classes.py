@@ -23,7 +23,9 @@ from ctxcheck.engine.sites import EMPTY, Trace
 # not block its loop, atomic code may do neither.
 BLOCK: Final = 1  #: park this thread
 AWAIT: Final = 2  #: suspend this task
-EVERYTHING: Final = BLOCK | AWAIT
+#: Block the thread, and nobody has to be asked: nothing is held that others wait for, and nothing forbids anything.
+FREE: Final = 4
+EVERYTHING: Final = BLOCK | AWAIT | FREE
 
 
 @final
@@ -177,6 +179,10 @@ class ContextStep(Step):
         return f"<ContextStep {self.kind} {self.label!r}>"
 
 
+#: While an event loop runs a callback, or a task's step, in this thread: the thread may not be blocked.
+EVENT_LOOP: Final = ContextStep("loop", "event loop", BLOCK)
+
+
 class Token:
     """Referenced by each live lock of one class and by nothing else but the class: its
     reference count is the number of live instances, kept by the interpreter for nothing."""
@@ -240,7 +246,9 @@ class LockClass:
         step = self._steps.get(mode)
         if step is None:
             # setdefault is atomic: two threads get one step
-            step = self._steps.setdefault(mode, Step(self, mode, self.kind.takes))
+            kind = self.kind
+            waited_for = kind.sleeps and kind.needs == BLOCK and not mode.shared
+            step = self._steps.setdefault(mode, Step(self, mode, kind.takes | (FREE if waited_for else 0)))
             if mode is WITH:
                 step.by_call = self.step(ACQUIRE)
         return step

@@ -18,6 +18,7 @@ from ctxcheck.engine.sites import EMPTY, Trace
 if TYPE_CHECKING:
     from ctxcheck.engine.declared import Breach
     from ctxcheck.engine.grading import Cycle
+    from ctxcheck.engine.slow import Over, Taken
     from ctxcheck.engine.usage import Hazard
 
     Tally = itertools.repeat[None]
@@ -109,17 +110,18 @@ class NestingFacts:
 @final
 @dataclass(frozen=True, slots=True)
 class SleepFacts:
-    """CTX101 and CTX102.  ``what`` is the call that may sleep, ``how`` of what sort it is, ``declared`` where it is
+    """CTX101 to CTX103.  ``what`` is the call that may sleep, ``how`` of what sort it is, ``declared`` where it is
     marked; ``because`` the entry that took the permission away; ``chain`` the whole context stack, outermost first;
-    ``why`` the reason that the mark gives."""
+    ``why`` the reason that the mark gives; ``full`` the stack with the library's functions on top, if there are any."""
 
     what: str
-    how: Literal["marked", "start", "end", "wait", "acquire", "suspends"]
+    how: Literal["marked", "start", "end", "wait", "acquire", "suspends", "blocks"]
     because: Entry
     chain: tuple[Entry, ...]
     declared: Trace = EMPTY
     mode: Mode | None = None
     why: str = ""
+    full: Trace = EMPTY
 
 
 #: More than anybody will ever count.
@@ -277,6 +279,31 @@ class SlotFacts:
 
 @final
 @dataclass(frozen=True, slots=True)
+class SlowFacts:
+    """CTX105: the class is ``taken`` where nobody may wait for long, and held ``over`` a call that may block.
+
+    ``why`` it is unlikely: "alone" (one thread takes it), "timed", "handed over"; else empty."""
+
+    lock_class: LockClass
+    taken: Taken
+    over: Over
+    why: Literal["", "alone", "timed", "handed over"]
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class ForbiddenFacts:
+    """CTX106: ``what``, a call of the ``category``, is made inside of ``because``, which forbids it; ``chain`` is the
+    whole context stack, outermost first."""
+
+    what: str
+    category: str
+    because: Entry
+    chain: tuple[Entry, ...]
+
+
+@final
+@dataclass(frozen=True, slots=True)
 class FaultFacts:
     """CTX901: the exception that switched checking off, in one line."""
 
@@ -296,6 +323,8 @@ Facts = (
     | DestroyedFacts
     | SuspendFacts
     | SlotFacts
+    | SlowFacts
+    | ForbiddenFacts
     | FaultFacts
 )
 

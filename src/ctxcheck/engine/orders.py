@@ -281,7 +281,8 @@ class Orders:
         engine.cut = verdict.cut
         cycles = [cycle for cycle in verdict.cycles if not is_librarys(cycle.classes, self._graph.evidence)]
         found = [order_finding(cycle) for cycle in cycles]
-        return found + engine.nesting.findings() + engine.interrupts.findings() + engine.waits.findings()
+        found += engine.nesting.findings() + engine.interrupts.findings()
+        return found + engine.waits.findings() + engine.slow.findings()
 
     def after_fork(self) -> None:
         """In a forked child: whoever had the mutex is gone; the graph is kept."""

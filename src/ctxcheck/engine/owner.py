@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final, final
 
-from ctxcheck.engine.classes import EVERYTHING, Step
+from ctxcheck.engine.classes import EVENT_LOOP, EVERYTHING, Step
 from ctxcheck.engine.raw import get_ident, thread_name
 from ctxcheck.engine.sites import EMPTY, Trace, capture_frame
 
@@ -110,12 +110,17 @@ class Node(dict["Step", "Node"]):
         return (node for node in self.chain() if node.step.lock_class is not None)
 
     def because(self, permission: int) -> Node | None:
-        """The entry that took ``permission`` away: the outermost one that does."""
-        found = None
+        """The entry that took ``permission`` away: the outermost one that does, the event loop only if no other does.
+
+        What an atomic section promises is kept or broken on any thread; a loop's thread may be blocked, at a cost.
+        """
+        found = loop = None
         for node in self.inside():
-            if node.step.takes & permission:
+            if node.step is EVENT_LOOP:
+                loop = node if permission & EVENT_LOOP.takes else None
+            elif node.step.takes & permission:
                 found = node
-        return found
+        return loop if found is None else found  # an empty node is false
 
 
 class Void(Node):

@@ -13,9 +13,9 @@ from collections.abc import Callable
 from types import CodeType
 from typing import TYPE_CHECKING, Any, Final, final
 
-from ctxcheck.engine.classes import AWAIT, BLOCK
+from ctxcheck.engine.classes import AWAIT, BLOCK, EVENT_LOOP
 from ctxcheck.engine.findings import Finding, SuspendFacts
-from ctxcheck.engine.owner import Node, Owner, OwnerState
+from ctxcheck.engine.owner import VOID, Node, Owner, OwnerState
 from ctxcheck.engine.sites import EMPTY, Trace, chain_of, suspended_at
 from ctxcheck.engine.telling import report_sleep
 
@@ -57,12 +57,13 @@ current_task: list[Callable[[], Any]] = []
 class TaskState(OwnerState):
     """The state of one task in one session.
 
-    ``base`` is where the thread stood that the chain is built upon, None for a thread that is inside of nothing.
+    ``base`` is where the thread stood that the chain is built upon, None for a thread that is inside of nothing, and
+    ``floor`` the entry of the task's own chain that stands for it: who stands there is inside of nothing itself.
     ``restoring`` is the lock that a Condition's wait takes back, ``told`` whether this step was already said to
     wait where it may not, ``over`` the holds that are known to last over a suspension.
     """
 
-    __slots__ = ("base", "code", "over", "restoring", "task", "task_id", "told")
+    __slots__ = ("base", "code", "floor", "over", "restoring", "task", "task_id", "told")
 
     task: weakref.ref[Any]
     task_id: int
@@ -71,6 +72,7 @@ class TaskState(OwnerState):
         super().__init__(_NOBODY, engine)
         self.code: CodeType | None = None
         self.base: Node | None = None
+        self.floor: Node = self.root
         self.restoring: Any = None
         self.told: bool = False
         self.over: list[Node] = []
@@ -123,13 +125,31 @@ class TaskState(OwnerState):
         own = [node for node in self.cur.chain() if node.stands_for.state is self]
         at = self.root
         for entry in reversed([] if base is None else list(base.chain())):
-            at = Node(at, entry.step, self, entry.trace, stands_for=entry.stands_for)
+            at = self._above(at, entry)
             # the thread may not block; whether the task may await is nobody's business but the task's
             at.allows |= AWAIT
+        self.floor = at
         for entry in reversed(own):
             at = Node(at, entry.step, self, entry.trace, stands_for=entry.stands_for)
         self.cur: Node = at
         self.base = base
+
+    def _above(self, at: Node, entry: Node) -> Node:
+        """The task's own entry for one of its thread's, on top of ``at``."""
+        if entry.step is not EVENT_LOOP:
+            return Node(at, entry.step, self, entry.trace, stands_for=entry.stands_for)
+        # nearly every step begins here, and what was taken upon it before is known: one and the same each time
+        known: Node | None = at[entry.step]
+        if known is None:
+            known = Node(at, entry.step, self, entry.trace, stands_for=entry.stands_for)
+            if self.engine.room():
+                at[entry.step] = known
+        return known
+
+    def dissolve(self) -> int:
+        """As an owner's."""
+        self.floor = VOID
+        return super().dissolve()
 
 
 _NOBODY: Final = Owner(0, 0)
@@ -177,12 +197,13 @@ class TriePool:
 
     def keep(self, state: TaskState) -> bool:
         """Keep the trie of a task that is done; false if it isn't worth it, or there is no room."""
-        if state.learned or state.cur is not state.root or state.code is None or state.drops or not state.root:
+        if state.learned or state.cur is not state.floor or state.code is None or state.drops or not state.floor:
             return False
         free = self._free.setdefault(state.code, [])
         if len(free) >= MAX_TRIES_OF_ONE or self._kept >= MAX_TRIES:
             return False
         state.base = None
+        state.cur = state.floor = state.root
         state.over = []
         state.instances = []
         self._kept += 1

@@ -7,12 +7,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ctxcheck.engine.classes import BLOCK, LockClass, Mode
+from ctxcheck.engine.classes import BLOCK, EVENT_LOOP, LockClass, Mode
 from ctxcheck.engine.declared import Declared
-from ctxcheck.engine.findings import DeclaredFacts, Entry, Finding, HeldFacts, ReleaseFacts, SleepFacts
+from ctxcheck.engine.findings import (
+    DeclaredFacts,
+    Entry,
+    Finding,
+    ForbiddenFacts,
+    HeldFacts,
+    ReleaseFacts,
+    SleepFacts,
+)
 from ctxcheck.engine.owner import Node, Owner, OwnerState
 from ctxcheck.engine.rules import Grade
-from ctxcheck.engine.sites import Trace, capture
+from ctxcheck.engine.sites import EMPTY, Trace, capture
 
 if TYPE_CHECKING:
     from ctxcheck.engine.validator import Validator
@@ -30,17 +38,15 @@ def report_sleep(
     lock_class: LockClass | None = None,
     permission: int = BLOCK,
     why: str = "",
+    grade: Grade = "certain",
+    full: Trace = EMPTY,
 ) -> None:
-    """Something that may wait is called where that isn't allowed (CTX101; CTX102 for an acquire)."""
+    """Something that may wait is called where that isn't allowed (CTX101; CTX102 for an acquire, CTX103 on a loop)."""
     because = state.cur.because(permission)
     if because is None:
         return
-    rule = "CTX102" if how == "acquire" else "CTX101"
-    chain = tuple(
-        engine.entry(node)
-        for node in reversed(list(state.cur.scope()))
-        if node.step.lock_class is None or not node.step.lock_class.kind.awaited
-    )
+    rule = "CTX103" if because.step is EVENT_LOOP else "CTX102" if how == "acquire" else "CTX101"
+    chain = chain_of(engine, state)
     reason = engine.entry(because)
     subject = lock_class.key if lock_class is not None else what
     state.owner.learn_name()
@@ -49,14 +55,35 @@ def report_sleep(
         state,
         Finding(
             rule,
-            "certain",
+            grade,
             state.owner,
             trace,
             (subject, cause, trace.function()),
-            SleepFacts(what, how, reason, chain, declared or Trace((), ()), mode, why),
+            SleepFacts(what, how, reason, chain, declared or EMPTY, mode, why, full),
             tuple(c for c in (lock_class, because.step.lock_class) if c is not None),
             engine.allowed(state.cur, rule),
         ),
+    )
+
+
+def report_forbidden(
+    engine: Validator, state: OwnerState, what: str, category: str, because: Node, trace: Trace
+) -> None:
+    """A call is made inside of a context of the program's own that forbids its category (CTX106)."""
+    reason = engine.entry(because)
+    facts = ForbiddenFacts(what, category, reason, chain_of(engine, state))
+    allowed = engine.allowed(state.cur, "CTX106")
+    state.owner.learn_name()
+    identity = (what, reason.name, trace.function())
+    engine.emit(state, Finding("CTX106", "certain", state.owner, trace, identity, facts, (), allowed))
+
+
+def chain_of(engine: Validator, state: OwnerState) -> tuple[Entry, ...]:
+    """What an owner is inside of, outermost first, without what it is to those who wait for it."""
+    return tuple(
+        engine.entry(node)
+        for node in reversed(list(state.cur.scope()))
+        if node.step.lock_class is None or not node.step.lock_class.kind.awaited
     )
 
 

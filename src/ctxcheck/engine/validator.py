@@ -18,7 +18,7 @@ from typing import Any, Final, final
 from ctxcheck.engine import declared as declarations
 from ctxcheck.engine import ranges
 from ctxcheck.engine.brackets import BracketBook
-from ctxcheck.engine.classes import AWAIT, REGISTRY, ContextStep, LockClass, Step
+from ctxcheck.engine.classes import AWAIT, EVENT_LOOP, REGISTRY, ContextStep, LockClass, Step
 from ctxcheck.engine.declared import Declaration, Declared
 from ctxcheck.engine.destroyed import Destroyed
 from ctxcheck.engine.findings import Entry, Finding
@@ -33,6 +33,7 @@ from ctxcheck.engine.owner import VOID, Node, OwnerState
 from ctxcheck.engine.raw import get_frame, watchers
 from ctxcheck.engine.roster import Roster
 from ctxcheck.engine.sites import GENERATED, Trace, capture, local, still_running
+from ctxcheck.engine.slow import Slow
 from ctxcheck.engine.telling import report_against, report_release, report_sleep
 from ctxcheck.engine.violations import Violation
 from ctxcheck.engine.waits import Waits
@@ -97,6 +98,7 @@ class Validator:
         self.interrupts: Interrupts = Interrupts(self, self.graph)
         self.destroyed: Destroyed = Destroyed(self)
         self.waits: Waits = Waits(self)
+        self.slow: Slow = Slow(self)
         self.latches: Latches = Latches(self.made)
         #: owners that wait for a lock of their own, and may be waiting for a hand-off
         self.provisional: dict[OwnerState, Finding] = {}
@@ -166,11 +168,16 @@ class Validator:
         if mode.waits:
             self.latches.waited_for(lock_class)
             if lock_class.kind.sleeps and not mode.judged and not parent.allows & needs:
-                cacheable = False
-                report_sleep(
-                    self, state, lock_class.name, "acquire", node.trace,
-                    mode=mode, lock_class=lock_class, permission=needs,
-                )  # fmt: skip
+                because = parent.because(needs)
+                if because is not None:
+                    if because.step is not EVENT_LOOP:
+                        cacheable = False
+                        report_sleep(
+                            self, state, lock_class.name, "acquire", node.trace,
+                            mode=mode, lock_class=lock_class, permission=needs,
+                        )  # fmt: skip
+                    if because.step is EVENT_LOOP or self.allowed(parent, "CTX102") is not None:
+                        self.slow.taken(state, node, because, held)
             guards = guards_of(held)
             self.interrupts.note(state, node, guards)
             if held and self.orders.record(state, held, lock_class, mode, node, guards):

@@ -69,7 +69,7 @@ class Watchdog:
 
     def wake_for(self, state: OwnerState) -> None:
         """As :meth:`wake`, where ``state`` waits holding anything: who holds nothing is in no circle."""
-        if state.cur is not state.root:
+        if next(state.cur.held(), None) is not None:
             self.wake()
 
     def _look(self) -> None:

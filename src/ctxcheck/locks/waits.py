@@ -9,12 +9,11 @@ from typing import Any, Final
 
 from ctxcheck import fastpath
 from ctxcheck.engine import slowpath
-from ctxcheck.engine.classes import ACQUIRE, BLOCK, FAILING, INSIDE, TIMED, Kind, LockClass
+from ctxcheck.engine.blocking import call_named, judge
+from ctxcheck.engine.classes import ACQUIRE, EVERYTHING, FAILING, INSIDE, TIMED, Kind, LockClass
 from ctxcheck.engine.errors import ViolationError
 from ctxcheck.engine.owner import VOID, Node, Reentry
 from ctxcheck.engine.raw import get_frame
-from ctxcheck.engine.sites import capture
-from ctxcheck.engine.telling import report_sleep
 from ctxcheck.locks.naming import classify, in_scope
 
 #: What these make for themselves is one with what it is part of, and is told of by that.
@@ -57,10 +56,8 @@ def before_wait(
     own = getattr(released, "node", None)
     if type(own) is Reentry:
         own = own.node
-    if not cur.allows & BLOCK and any(
-        node.step.takes & BLOCK and node.stands_for is not own for node in cur.chain()
-    ):
-        slowpath.consult(report_sleep, st.engine, st, what, "wait", capture(2))
+    if cur.allows != EVERYTHING:
+        slowpath.consult(judge, st.engine, st, call_named(what, "wait"), own)
     if target is None or cur is st.root:
         return
     mode = FAILING if fails else TIMED if timed else ACQUIRE

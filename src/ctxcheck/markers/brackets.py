@@ -8,7 +8,7 @@ from typing import Any, Final, Literal, NamedTuple, cast, final
 from ctxcheck import fastpath
 from ctxcheck.engine import ranges, slowpath
 from ctxcheck.engine.brackets import Bracket, Mark, Span, describe_span
-from ctxcheck.engine.classes import AWAIT, BLOCK
+from ctxcheck.engine.classes import AWAIT, BLOCK, EVENT_LOOP
 from ctxcheck.engine.errors import ViolationError
 from ctxcheck.engine.findings import Entry
 from ctxcheck.engine.owner import VOID, OwnerState
@@ -80,6 +80,8 @@ def starting(state: OwnerState, mark: Mark, key: Any, span: Span | None, permiss
     if state.cur.allows & permission:
         return key, span, True, None
     because = state.cur.because(permission)
+    if because is not None and because.step is EVENT_LOOP:
+        return key, span, True, None  # it costs the loop's time (CTX103), and takes nothing from what is inside
     return key, span, False, None if because is None else slowpath.consult(state.engine.entry, because)
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from types import CodeType, FrameType
 from typing import Any, Final, Self, final, overload
 
 from ctxcheck import fastpath
 from ctxcheck.engine import slowpath
-from ctxcheck.engine.classes import AWAIT, BLOCK, EVERYTHING, ContextStep, Step
+from ctxcheck.engine.blocking import call_named, judge
+from ctxcheck.engine.classes import AWAIT, BLOCK, EVERYTHING, FREE, ContextStep, Step
 from ctxcheck.engine.errors import ViolationError
 from ctxcheck.engine.owner import VOID, Node, OwnerState
 from ctxcheck.engine.raw import get_frame, uninterrupted
@@ -17,6 +19,8 @@ from ctxcheck.markers.shapes import F, Plan, enter, held, leave, mark
 from ctxcheck.markers.target import Target
 from ctxcheck.markers.usage import ENABLED, check_text, describe, nearest, used_as
 
+#: To block the thread without a look at what is held.
+BLOCKING: Final = BLOCK | FREE
 #: Labels of blocks that are remembered; a program that makes them up at run time must not fill the memory.
 MAX_LABELS: Final = 1_000
 
@@ -27,10 +31,15 @@ MAX_LABELS: Final = 1_000
 def sleeps(
     state: OwnerState, what: str, how: Any, permission: int, declared: Trace = EMPTY, why: str = ""
 ) -> None:
-    """Report that ``what`` may wait, unless this owner has the permission to (CTX101); ``why`` is the mark's reason."""
+    """Report that ``what`` may wait, unless this owner has the permission to (CTX101, CTX103); ``why`` is the mark's
+    reason.  What may block the thread is noted for the locks that are held meanwhile (CTX105)."""
     if state.drops:
         state.settle()
-    if not state.cur.allows & permission:
+    if permission == BLOCK:
+        if state.cur.allows & BLOCKING != BLOCKING:
+            call = call_named(what, "sleep")
+            slowpath.consult(judge, state.engine, state, call, None, how, declared, why)
+    elif not state.cur.allows & permission:
         slowpath.consult(_report_sleep, state, what, how, permission, declared, capture(1), why)
 
 
@@ -70,7 +79,8 @@ class Sleeps:
         return mark(function, "might_sleep", self._plan)
 
     def _plan(self, target: Target) -> Plan:
-        check = [f"if not _ctx_st.cur.allows & {target.permission}:", "    _ctx_report(_ctx_st)"]
+        mask = BLOCKING if target.permission == BLOCK else target.permission
+        check = [f"if _ctx_st.cur.allows & {mask} != {mask}:", "    _ctx_report(_ctx_st)"]
         return Plan(check, _ctx_report=_Declared(target, self.reason or ""))
 
     def __enter__(self) -> None:
@@ -103,7 +113,11 @@ def might_sleep(what: Any = None, /) -> Any:
     have slept.  A generator is checked when its body starts.
 
     ``might_sleep()``, ``might_sleep("why")`` as a statement: the same check, here and now.  ``with`` and
-    ``async with`` check at the entry of the block.
+    ``async with`` check at the entry of the block.  Also in a coroutine the statement is about the thread: that
+    something may be awaited, ``async with might_sleep():`` says.
+
+    On an event loop what may block the thread is CTX103; and what may, while a lock is held, makes that lock slow
+    (CTX105).
 
     ``@might_sleep()`` and the statement ``might_sleep()`` are the same call to Python.  Where that is about to be
     reported, the bytecode behind it tells whether the result decorates something; decorating is no sleep point.
@@ -120,7 +134,7 @@ def might_sleep(what: Any = None, /) -> Any:
                 st = fastpath._local.st
             except AttributeError:
                 st = fastpath.begin()
-            if not st.cur.allows & 1:
+            if st.cur.allows & 5 != 5:
                 _statement(st)
         return _SLEEPS
     if isinstance(what, str):
@@ -128,23 +142,39 @@ def might_sleep(what: Any = None, /) -> Any:
             raise ValueError("might_sleep: the reason is empty")
         if fastpath.active:
             st = fastpath.current()
-            if not st.cur.allows & BLOCK:
+            if st.cur.allows & BLOCKING != BLOCKING:
                 _statement(st, what)
         return Sleeps(what)
     return mark(what, "might_sleep", _SLEEPS._plan)
 
 
 def _statement(state: OwnerState, why: str = "") -> None:
-    """``might_sleep()`` was called where blocking isn't allowed: report it, if that call is the sleep point."""
+    """``might_sleep()`` was called where it has to be looked at: judge it, if that call is the sleep point."""
     frame: Any = get_frame(1)
     while frame is not None and is_own(frame.f_code):
         frame = frame.f_back
-    if ENABLED and frame is not None and slowpath.consult(used_as, frame) == "value":
-        _here(state, BLOCK, why)
+    if ENABLED and frame is not None and slowpath.consult(_is_sleep_point, frame):
+        call = call_named(str(frame.f_code.co_qualname), "sleep")
+        slowpath.consult(judge, state.engine, state, call, None, "marked", EMPTY, why)
+
+
+#: Places of such calls, with the answer; the code is kept, so that its id stays its own.
+_asked: Final[dict[tuple[int, int], tuple[CodeType, bool]]] = {}
+
+
+def _is_sleep_point(frame: FrameType) -> bool:
+    key = (id(frame.f_code), frame.f_lasti)
+    known = _asked.get(key)
+    if known is None:
+        if len(_asked) >= MAX_LABELS:
+            _asked.clear()
+        known = _asked[key] = (frame.f_code, used_as(frame) == "value")
+    return known[1]
 
 
 def _here(state: OwnerState, permission: int, why: str) -> None:
-    if not state.cur.allows & permission:
+    mask = BLOCKING if permission == BLOCK else permission
+    if state.cur.allows & mask != mask:
         trace = capture(1)
         sleeps(state, trace.function(), "marked", permission, why=why)
 

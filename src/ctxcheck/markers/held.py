@@ -7,7 +7,18 @@ from typing import Any, Final, Literal, NamedTuple, Protocol, final, overload
 
 from ctxcheck import fastpath
 from ctxcheck.engine import levels, slowpath
-from ctxcheck.engine.classes import ACQUIRE, AWAIT, BLOCK, MIGHT_ENTER, REGION, SHARED, LockClass, Mode, Step
+from ctxcheck.engine.classes import (
+    ACQUIRE,
+    AWAIT,
+    BLOCK,
+    EVENT_LOOP,
+    MIGHT_ENTER,
+    REGION,
+    SHARED,
+    LockClass,
+    Mode,
+    Step,
+)
 from ctxcheck.engine.findings import Finding, HeldFacts, SelfDeadlockFacts
 from ctxcheck.engine.owner import VOID, Node, OwnerState, Reentry, Unused
 from ctxcheck.engine.raw import ORIGINALS, LockType
@@ -329,7 +340,9 @@ def ask(state: OwnerState, lock: Any, mode: Holding) -> None:
     if lock_class is None or lock_class.kind.resource:
         needs = BLOCK if lock_class is None else lock_class.kind.needs
         if not state.cur.allows & needs:
-            slowpath.consult(_blocks, state, type(lock).__qualname__, needs)
+            because = state.cur.because(needs)
+            if because is not None and because.step is not EVENT_LOOP:
+                slowpath.consult(_blocks, state, type(lock).__qualname__, needs)
         return
     answer = _look(state, lock)
     if answer.held:

@@ -15,6 +15,7 @@ from ctxcheck.engine.findings import (
     DestroyedFacts,
     FaultFacts,
     Finding,
+    ForbiddenFacts,
     HeldFacts,
     InterruptFacts,
     NestingFacts,
@@ -24,6 +25,7 @@ from ctxcheck.engine.findings import (
     SelfDeadlockFacts,
     SleepFacts,
     SlotFacts,
+    SlowFacts,
     SuspendFacts,
 )
 from ctxcheck.engine.rules import RULES, find_rule
@@ -35,6 +37,7 @@ from ctxcheck.reports.compose_interrupt import write_interrupt
 from ctxcheck.reports.compose_order import write_order
 from ctxcheck.reports.compose_range import write_range
 from ctxcheck.reports.compose_self import write_nesting, write_self_deadlock
+from ctxcheck.reports.compose_slow import write_forbidden, write_loop, write_slow
 from ctxcheck.reports.compose_task import write_suspend
 from ctxcheck.reports.compose_wait import write_slot, write_wait
 from ctxcheck.reports.draft import Draft
@@ -109,6 +112,8 @@ def _write(draft: Draft) -> None:
             write_interrupt(draft, facts)
         case NestingFacts():
             write_nesting(draft, facts)
+        case SleepFacts() if draft.finding.rule == "CTX103":
+            write_loop(draft, facts)
         case SleepFacts():
             write_sleep(draft, facts)
         case RangeFacts():
@@ -123,6 +128,10 @@ def _write(draft: Draft) -> None:
             write_destroyed(draft, facts)
         case SuspendFacts():
             write_suspend(draft, facts)
+        case SlowFacts():
+            write_slow(draft, facts)
+        case ForbiddenFacts():
+            write_forbidden(draft, facts)
         case SlotFacts():
             write_slot(draft, facts)
         case FaultFacts():

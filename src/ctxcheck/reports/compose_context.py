@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from ctxcheck.engine.classes import AWAIT, BLOCK, ContextStep
+from ctxcheck.engine.classes import AWAIT, BLOCK, EVENT_LOOP, ContextStep
 from ctxcheck.engine.findings import Entry, SleepFacts
 from ctxcheck.engine.violations import Context
 from ctxcheck.reports.draft import Draft, here
@@ -49,8 +49,10 @@ def write_sleep(draft: Draft, facts: SleepFacts) -> None:
         "suspends": "suspends here",
     }[facts.how]
     draft.site("now", finding.trace, label)
-    _began(draft, facts.because)
-    _chain(draft, facts, owner)
+    began(draft, facts.because)
+    context_rows(draft, facts.chain, owner)
+    row, verb = _ROWS[facts.how]
+    context_here(draft, row, _subject(draft, facts)[1:-1], verb)
     draft.stack("stack", finding.owner, finding.trace)
     if facts.why:
         draft.note(facts.why)
@@ -85,7 +87,7 @@ def _cause(draft: Draft, entry: Entry) -> str:
     return f"while {'spin lock ' if lock_class.kind.name == 'spin' else ''}{name} is held"
 
 
-def _began(draft: Draft, entry: Entry) -> None:
+def began(draft: Draft, entry: Entry) -> None:
     """Show where the context began that forbids it."""
     name = draft.entry_name(entry)
     step = entry.step
@@ -103,9 +105,10 @@ def _began(draft: Draft, entry: Entry) -> None:
     draft.site("entered", entry.trace, f"{entered} {words} {name} {place}{marker}")
 
 
-def _chain(draft: Draft, facts: SleepFacts, owner: str) -> None:
+def context_rows(draft: Draft, chain: tuple[Entry, ...], owner: str) -> None:
+    """The context stack of an owner, outermost first."""
     draft.contexts_title = f"context stack of {owner} (outermost first)"
-    for entry in facts.chain:
+    for entry in chain:
         step = entry.step
         spot = draft.sources.head(entry.trace)
         if step.lock_class is not None:
@@ -115,12 +118,14 @@ def _chain(draft: Draft, facts: SleepFacts, owner: str) -> None:
         else:
             kind = plain(step.kind) if isinstance(step, ContextStep) else "context"
             verb = "opened at" if kind == "range" else "entered at"
-        draft.contexts.append(
-            Context(kind, draft.entry_text(entry), verb, spot.file, spot.line, allows=_allows(step.takes))
-        )
+        file, line = ("", 0) if step is EVENT_LOOP else (spot.file, spot.line)
+        draft.contexts.append(Context(kind, draft.entry_text(entry), verb, file, line, allows=_allows(step.takes)))
+
+
+def context_here(draft: Draft, kind: str, label: str, verb: str) -> None:
+    """The last row: what breaks the rule."""
     spot = draft.sources.head(draft.finding.trace)
-    kind, verb = _ROWS[facts.how]
-    draft.contexts.append(Context(kind, _subject(draft, facts)[1:-1], verb, spot.file, spot.line, here=True))
+    draft.contexts.append(Context(kind, label, verb, spot.file, spot.line, here=True))
 
 
 def _allows(takes: int) -> str:

@@ -1,0 +1,164 @@
+"""Locks that are held over calls that may block, and are taken where nobody may wait for long (CTX105).
+
+A short critical section may well be entered on an event loop: that is healthy, and the commonest thing there is.  What
+tells it from a stall is what others do in it.  So a blocking acquire on a loop, or in an atomic context, is no more
+than noted, and so is each call that may block while a lock is held.  A lock class with both is a finding, though
+neither place is wrong alone: the loop waits for whoever holds the lock, who waits for the call.  (In atomic code the
+acquire is wrong alone, CTX102, unless it was accepted.)
+
+The evidence is kept per owner.  Who waits must be another thread than who holds: of a class that only one thread was
+ever seen to take, the finding is unlikely, where owners are observed.
+
+Changes need no lock: each is one atomic operation, and what is lost to a race is found again by the next verdict.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, final
+
+from ctxcheck.engine.blame import package_of
+from ctxcheck.engine.classes import FREE, LockClass
+from ctxcheck.engine.findings import Entry, Finding, SlowFacts
+from ctxcheck.engine.nesting import guards_of
+from ctxcheck.engine.owner import Node, Owner, OwnerState
+from ctxcheck.engine.rules import Grade
+from ctxcheck.engine.sites import Trace
+
+if TYPE_CHECKING:
+    from ctxcheck.engine.blocking import Blocking
+    from ctxcheck.engine.validator import Validator
+
+#: Places that are kept for one class, on either side.
+MAX_PLACES: Final = 16
+
+
+class Taken(NamedTuple):
+    """A blocking acquire where the thread may not be blocked: by whom, inside of what, where, and what else is held."""
+
+    owner: Owner
+    inside: Entry
+    trace: Trace
+    guards: frozenset[LockClass]
+    timed: bool
+    allowed: str | None
+
+
+class Over(NamedTuple):
+    """A call that may block while the class is held: by whom, since where, which, where, and what else is held."""
+
+    owner: Owner
+    held: Entry
+    call: str
+    trace: Trace
+    guards: frozenset[LockClass]
+    allowed: str | None
+
+
+@final
+class Slow:
+    """What one session knows of them."""
+
+    __slots__ = ("_engine", "_over", "_taken", "_told")
+
+    def __init__(self, engine: Validator) -> None:
+        self._engine: Validator = engine
+        self._taken: dict[LockClass, dict[tuple[int, int, int], Taken]] = {}
+        self._over: dict[LockClass, dict[tuple[int, str, int, int], Over]] = {}
+        self._told: set[tuple[LockClass, Grade]] = set()
+
+    # --- learning -----------------------------------------------------------------
+
+    def taken(self, state: OwnerState, node: Node, because: Node, held: list[Node]) -> None:
+        """``state`` is about to wait for a class, in ``node``, though ``because`` it may not block.
+
+        May raise what ``on_finding`` raises.
+        """
+        lock_class, mode = node.step.lock_class, node.step.mode
+        assert lock_class is not None
+        assert mode is not None
+        places = self._taken.setdefault(lock_class, {})
+        key = (state.owner.thread.serial, *_place(node.trace))
+        if key in places or len(places) >= MAX_PLACES:
+            return
+        engine = self._engine
+        places[key] = Taken(
+            state.owner, engine.entry(because), node.trace, guards_of(held), mode.timed, engine.allowed(node, "CTX105")
+        )
+        self._tell(state, lock_class)
+
+    def over(self, state: OwnerState, call: Blocking, held: list[Node], trace: Trace) -> None:
+        """``state`` is about to make a call that may block, and is allowed to, with these ``held`` (:func:`holds`).
+
+        May raise what ``on_finding`` raises.
+        """
+        engine = self._engine
+        allowed = engine.allowed(state.cur, "CTX105")
+        for node in held:
+            lock_class = node.step.lock_class
+            assert lock_class is not None
+            places = self._over.setdefault(lock_class, {})
+            key = (state.owner.thread.serial, call.name, *_place(trace))
+            if key in places or len(places) >= MAX_PLACES or _is_librarys(node, call, trace):
+                continue
+            state.owner.learn_name()
+            guards = guards_of([n for n in held if n is not node])
+            places[key] = Over(state.owner, engine.entry(node), call.name, trace, guards, allowed)
+            self._tell(state, lock_class)
+
+    def _tell(self, state: OwnerState, lock_class: LockClass) -> None:
+        """What is known of a class now, if that is news."""
+        finding = self._judge(lock_class)
+        if finding is not None and (lock_class, finding.grade) not in self._told:
+            self._told.add((lock_class, finding.grade))
+            self._engine.emit(state, finding)
+
+    # --- judging --------------------------------------------------------------------
+
+    def findings(self) -> list[Finding]:
+        """What all of it comes to, whatever order it came in."""
+        classes = sorted(self._taken.keys() & self._over.keys(), key=lambda c: c.key)
+        return [finding for lock_class in classes if (finding := self._judge(lock_class)) is not None]
+
+    def _judge(self, lock_class: LockClass) -> Finding | None:
+        """The clearest pair of places of one class; None if there is none."""
+        best: tuple[tuple[int, bool, bool, tuple[Any, ...]], Taken, Over] | None = None
+        for taken in list(self._taken.get(lock_class, {}).values()):
+            for over in list(self._over.get(lock_class, {}).values()):
+                if any(self._engine.is_single(guard) for guard in taken.guards & over.guards):
+                    continue  # who has that one doesn't wait for this one: it is told of that one
+                alone = over.owner.thread is taken.owner.thread
+                accepted = (taken.allowed or over.allowed) is not None
+                order = (taken.trace.sort_key(), over.trace.sort_key(), over.call)
+                rank = (2 * alone + taken.timed, accepted, alone, order)
+                if best is None or rank < best[0]:
+                    best = (rank, taken, over)
+        if best is None:
+            return None
+        (_, _, alone, _), taken, over = best
+        grade: Grade = "possible"
+        why: Literal["", "alone", "timed", "handed over"] = ""
+        if lock_class.handed_over:
+            grade, why = "unlikely", "handed over"
+        elif alone and self._engine.owners == "observed":
+            grade, why = "unlikely", "alone"
+        elif taken.timed:
+            grade, why = "unlikely", "timed"
+        identity = (lock_class.key, taken.trace.function(), over.call, over.trace.function())
+        facts = SlowFacts(lock_class, taken, over, why)
+        allowed = taken.allowed or over.allowed
+        return Finding("CTX105", grade, over.owner, over.trace, identity, facts, (lock_class,), allowed)
+
+
+def _place(trace: Trace) -> tuple[int, int]:
+    return (id(trace.codes[0]), trace.lastis[0]) if trace.codes else (0, 0)
+
+
+def holds(cur: Node, released: Node | None) -> list[Node]:
+    """What is held at ``cur`` that others wait for, innermost first, but for what is ``released`` meanwhile."""
+    return [node for node in cur.held() if node.step.takes & FREE and node.stands_for is not released]
+
+
+def _is_librarys(node: Node, call: Blocking, trace: Trace) -> bool:
+    """Whether the standard library writes a file under a lock of its own: a log, which nobody can do otherwise."""
+    codes = (*node.trace.codes[:1], *trace.codes[:1])
+    return call.category == "file" and len(codes) == 2 and all(package_of(code.co_filename) for code in codes)
