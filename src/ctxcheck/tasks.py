@@ -72,7 +72,7 @@ def _create(original: Callable[..., Any]) -> Callable[..., Any]:
         before_task = here.task
         state: OwnerState | None
         try:
-            here.outer = outer
+            here.outer = before if outer is None else outer  # a task that was never asked for is inside of nothing
             here.task = steps.ASK
             if outer is not None:
                 del where.st

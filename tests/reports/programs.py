@@ -20,6 +20,7 @@ from ctxcheck.engine.findings import Finding
 from ctxcheck.engine.sites import Trace
 from ctxcheck.engine.validator import Validator
 from ctxcheck.engine.violations import Site, Violation
+from ctxcheck.locks.composite import Event
 from ctxcheck.reports import concise, text
 from ctxcheck.reports.compose import compose
 from ctxcheck.reports.json import dumps, violation_from_dict
@@ -103,6 +104,7 @@ class Run:
         return {
             "__name__": f"program_{next(_serials)}",
             "aio": aio,
+            "Event": Event,
             "asyncio": asyncio,
             "engine": self.engine,
             "in_thread": in_thread,

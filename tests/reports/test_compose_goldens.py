@@ -427,8 +427,50 @@ CASES: dict[str, tuple[str, str, str]] = {
         go(handler())
         """,
     ),
+    "ctx103_wait": ("CTX103", RATES, "async def start():\n    Event().wait(0.001)\ngo(start())\n"),
+    "ctx103_marked": (
+        "CTX103",
+        CONTEXTS + RATES,
+        """
+        @might_sleep("it asks the server")
+        def ask(what): ...
+        async def handler(request):
+            return ask(request)
+        async def serve():
+            await handler("rates")
+        go(serve())
+        """,
+    ),
     "ctx104": ("CTX104", RATES, "go(refresh())\n"),
     "ctx104_rlock": ("CTX104", RATES, "go(by_hand())\n"),
+    "ctx105": (
+        "CTX105",
+        CONTEXTS + RATES,
+        """
+        def flush():
+            with stats:
+                backoff()
+        async def handler():
+            with stats: pass
+        go(handler())
+        in_thread(flush)
+        """,
+    ),
+    "ctx105_atomic": (
+        "CTX105",
+        CONTEXTS,
+        """
+        @atomic("rx softirq")
+        def on_packet():
+            with allow("CTX102", reason="held for a few lines"):
+                with stats: pass
+        on_packet()
+        def flush():
+            with stats:
+                backoff()
+        flush()
+        """,
+    ),
     "ctx201_never_opened": ("CTX201", MMU, "m.drop()"),
     "ctx201_closed": (
         "CTX201",
@@ -539,8 +581,8 @@ def test_report(tmp_path: Path, name: str) -> None:
 def test_every_rule_that_the_engine_finds_has_a_report() -> None:
     found_by_the_engine = {
         "CTX001", "CTX002", "CTX003", "CTX004", "CTX005", "CTX007",
-        "CTX101", "CTX102", "CTX104", "CTX201", "CTX202", "CTX203", "CTX204", "CTX205", "CTX301", "CTX302",
-        "CTX303", "CTX304", "CTX305",
+        "CTX101", "CTX102", "CTX103", "CTX104", "CTX105", "CTX201", "CTX202", "CTX203", "CTX204", "CTX205",
+        "CTX301", "CTX302", "CTX303", "CTX304", "CTX305",
     }  # fmt: skip
     assert {rule for rule, _, _ in CASES.values()} == found_by_the_engine
 

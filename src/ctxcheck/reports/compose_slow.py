@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Final
 
 from ctxcheck.engine.classes import EVENT_LOOP
@@ -13,6 +14,9 @@ from ctxcheck.reports.compose_context import began, context_here, context_rows
 from ctxcheck.reports.draft import Draft, here
 from ctxcheck.reports.sourcetext import as_call, call_name, code, short_name, visible
 
+#: A call as it is written: what is called, and its arguments.
+_CALL: Final = re.compile(r"([A-Za-z_][\w.]*)\(([^()]*)\)")
+_MAX_CALL: Final = 60
 #: What to do instead on an event loop, by the name of the call.
 _INSTEAD: Final = {
     "time.sleep": "await `asyncio.sleep(...)`",
@@ -66,7 +70,7 @@ def write_loop(draft: Draft, facts: SleepFacts) -> None:
     else:
         draft.help(_INSTEAD.get(facts.what, ""))
         function = through[:-2] or short_name(facts.what)
-        draft.help(f"move it to a thread: `await asyncio.to_thread({function}, ...)`")
+        draft.help(f"move it to a thread: `await asyncio.to_thread({_as_arguments(draft) or f'{function}, ...'})`")
         if facts.declared.codes:
             draft.help(f"if {as_call(facts.what)} never blocks, remove @might_sleep{draft.at(facts.declared)}")
     draft.allow_line(finding.trace)
@@ -76,6 +80,15 @@ def _through(facts: SleepFacts, trace: Trace) -> str:
     """The library's function that the program called, if it isn't the call itself."""
     above = len(facts.full.codes) - len(trace.codes)
     return call_name(facts.full.codes[above - 1].co_qualname) if above > 0 else ""
+
+
+def _as_arguments(draft: Draft) -> str:
+    """``function, argument`` for the call that stands at the first site; empty if that isn't one plain call."""
+    site = draft.sites[0]
+    call = _CALL.fullmatch(site.text[site.column : site.end_column]) if 0 <= site.column < site.end_column else None
+    if call is None or len(call[0]) > _MAX_CALL:
+        return ""
+    return ", ".join(part for part in (call[1], call[2].strip()) if part)
 
 
 def _coroutine(trace: Trace) -> Trace:
@@ -102,7 +115,7 @@ def write_slow(draft: Draft, facts: SlowFacts) -> None:
     draft.site("then", taken.trace, f"may wait for {lock} here, until {call} returns", heading)
     functions = ((holder, draft.call(over.trace)), (waiter, draft.call(taken.trace)))
     columns = tuple(f"{owner}: {function}" if function else owner for owner, function in functions)
-    stalled = "the loop and all its tasks" if on_loop else "atomic code"
+    stalled = "the loop and all its tasks are" if on_loop else "atomic code is"
     if columns[0] == columns[1]:
         columns = (f"{columns[0]} (1)", f"{columns[1]} (2)")
     draft.scenario = Scenario(
@@ -112,7 +125,7 @@ def write_slow(draft: Draft, facts: SlowFacts) -> None:
             Row(0, f"{short_name(over.call)} ..."),
             Row(1, f"lock({name})", columns[0]),
         ),
-        f"{stalled} wait for as long as {short_name(over.call)} takes",
+        f"{stalled} stalled for as long as {short_name(over.call)} takes",
     )
     draft.held.append(name)
     draft.stack("stack of the slow call", over.owner, over.trace)
