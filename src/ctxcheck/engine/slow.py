@@ -14,7 +14,7 @@ Changes need no lock: each is one atomic operation, and what is lost to a race i
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, final
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TypeVar, final
 
 from ctxcheck.engine.blame import package_of
 from ctxcheck.engine.classes import FREE, LockClass
@@ -41,6 +41,11 @@ class Taken(NamedTuple):
     guards: frozenset[LockClass]
     timed: bool
     allowed: str | None
+    origin: str
+
+    def sort_key(self) -> tuple[Any, ...]:
+        """An order that is the same in every process."""
+        return (self.trace.sort_key(), self.timed, self.allowed or "", self.origin)
 
 
 class Over(NamedTuple):
@@ -52,6 +57,11 @@ class Over(NamedTuple):
     trace: Trace
     guards: frozenset[LockClass]
     allowed: str | None
+    origin: str
+
+    def sort_key(self) -> tuple[Any, ...]:
+        """An order that is the same in every process."""
+        return (self.trace.sort_key(), self.call, self.allowed or "", self.origin)
 
 
 @final
@@ -78,13 +88,13 @@ class Slow:
         assert mode is not None
         places = self._taken.setdefault(lock_class, {})
         key = (state.owner.thread.serial, *_place(node.trace))
-        if key in places or len(places) >= MAX_PLACES:
+        if key in places:
             return
         engine = self._engine
-        places[key] = Taken(
-            state.owner, engine.entry(because), node.trace, guards_of(held), mode.timed, engine.allowed(node, "CTX105")
-        )
-        self._tell(state, lock_class)
+        allowed = engine.allowed(node, "CTX105")
+        reason, guards = engine.entry(because), guards_of(held)
+        if _keep(places, key, Taken(state.owner, reason, node.trace, guards, mode.timed, allowed, engine.origin)):
+            self._tell(state, lock_class)
 
     def over(self, state: OwnerState, call: Blocking, held: list[Node], trace: Trace) -> None:
         """``state`` is about to make a call that may block, and is allowed to, with these ``held`` (:func:`holds`).
@@ -98,12 +108,12 @@ class Slow:
             assert lock_class is not None
             places = self._over.setdefault(lock_class, {})
             key = (state.owner.thread.serial, call.name, *_place(trace))
-            if key in places or len(places) >= MAX_PLACES or _is_librarys(node, call, trace):
+            if key in places or _is_librarys(node, call, trace):
                 continue
             state.owner.learn_name()
-            guards = guards_of([n for n in held if n is not node])
-            places[key] = Over(state.owner, engine.entry(node), call.name, trace, guards, allowed)
-            self._tell(state, lock_class)
+            entry, guards = engine.entry(node), guards_of([n for n in held if n is not node])
+            if _keep(places, key, Over(state.owner, entry, call.name, trace, guards, allowed, engine.origin)):
+                self._tell(state, lock_class)
 
     def _tell(self, state: OwnerState, lock_class: LockClass) -> None:
         """What is known of a class now, if that is news."""
@@ -128,7 +138,7 @@ class Slow:
                     continue  # who has that one doesn't wait for this one: it is told of that one
                 alone = over.owner.thread is taken.owner.thread
                 accepted = (taken.allowed or over.allowed) is not None
-                order = (taken.trace.sort_key(), over.trace.sort_key(), over.call)
+                order = (taken.sort_key(), over.sort_key())
                 rank = (2 * alone + taken.timed, accepted, alone, order)
                 if best is None or rank < best[0]:
                     best = (rank, taken, over)
@@ -147,6 +157,21 @@ class Slow:
         facts = SlowFacts(lock_class, taken, over, why)
         allowed = taken.allowed or over.allowed
         return Finding("CTX105", grade, over.owner, over.trace, identity, facts, (lock_class,), allowed)
+
+
+_K = TypeVar("_K")
+_V = TypeVar("_V", Taken, Over)
+
+
+def _keep(places: dict[_K, _V], key: _K, place: _V) -> bool:
+    """Keep a place, and the first ones by their order if there are too many: whichever came first."""
+    if len(places) >= MAX_PLACES:
+        last = max(places, key=lambda k: places[k].sort_key())
+        if place.sort_key() >= places[last].sort_key():
+            return False
+        del places[last]
+    places[key] = place
+    return True
 
 
 def _place(trace: Trace) -> tuple[int, int]:
