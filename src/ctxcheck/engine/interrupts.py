@@ -171,24 +171,25 @@ class Interrupts:
             found += self.usage.add_use(event.lock_class, event.context, event.use)
         if event.masked is not None:
             found += self.usage.add_hold(event.lock_class, event.masked, event.use)
-        return [_finding(hazard, event.owner) for hazard in found]
+        return [hazard_finding(hazard, event.owner) for hazard in found]
 
     def ordered(self, source: LockClass, target: LockClass, owner: Owner) -> list[Finding]:
         """What a new order shows."""
-        return [_finding(hazard, owner) for hazard in self.usage.add_order(source, target)]
+        return [hazard_finding(hazard, owner) for hazard in self.usage.add_order(source, target)]
 
     def findings(self) -> list[Finding]:
         """What all of it comes to; under the validator's mutex."""
         hazards = self.usage.judge()
         self._engine.cut += hazards.cut
-        return [_finding(hazard, hazard.by) for hazard in hazards.found]
+        return [hazard_finding(hazard, hazard.by) for hazard in hazards.found]
 
 
 def _covers(uses: Uses | None, use: Use) -> bool:
     return uses is not None and uses.covers(use)
 
 
-def _finding(hazard: Hazard, owner: Owner) -> Finding:
+def hazard_finding(hazard: Hazard, owner: Owner) -> Finding:
+    """What a hazard is told as (CTX004, CTX005)."""
     cycle = hazard.cycle
     trace = hazard.interrupted.taken_at
     if hazard.rule == "CTX004":

@@ -105,6 +105,9 @@ class Validator:
         self._traces: dict[tuple[Any, ...], Trace] = {}
         self._before: dict[LockClass, tuple[int, int]] = {}
         self._outer: dict[LockClass, tuple[bool, bool]] = {}
+        #: what :meth:`made` and :meth:`handed_over` answer when the session is over
+        self._made: dict[LockClass, int] | None = None
+        self._handed_over: set[LockClass] | None = None
 
     def begin(self) -> None:
         """Start with nothing known: classes outlive sessions, what was learned of them doesn't."""
@@ -116,8 +119,11 @@ class Validator:
             lock_class.handed_over = lock_class.nested = False
 
     def finish(self) -> None:
-        """Give the session outside back what it had learned of classes; no verdict can be made after this."""
+        """Give the session outside back what it had learned of classes; no verdict can be made after this, but what was
+        learned can be put together with more (see :mod:`~ctxcheck.engine.union`)."""
         declarations.finish(self)
+        self._made = {c: self.made(c) for seen in self.seen for c in (seen, seen.base)}
+        self._handed_over = {lock_class for lock_class in REGISTRY.all() if lock_class.handed_over}
         for lock_class in REGISTRY.all():
             lock_class.handed_over, lock_class.nested = self._outer.get(lock_class, (False, False))
 
@@ -127,8 +133,14 @@ class Validator:
 
     def made(self, lock_class: LockClass) -> int:
         """How many instances of a class can have taken part in this session."""
+        if self._made is not None:
+            return self._made.get(lock_class, 0)
         live, created = self._before.get(lock_class, (0, 0))
         return live + lock_class.created - created
+
+    def handed_over(self, lock_class: LockClass) -> bool:
+        """Whether a lock of this class was released in this session by an owner that didn't hold it."""
+        return lock_class.handed_over if self._handed_over is None else lock_class in self._handed_over
 
     # --- acquiring --------------------------------------------------------------
 
