@@ -59,19 +59,13 @@ class EvidenceError(ConfigError):
     """A document can't be used; the message is one line that says where it is wrong."""
 
 
-def dump(source: Validator | Union, relabel: Callable[[Owner, str], str] | None = None) -> Document:
+def dump(source: Validator | Union) -> Document:
     """Return what a session's validator, or a union, has learned, as plain data that JSON can hold.
 
-    To be called when the validator is quiet: after its session ended.  ``relabel`` as for
-    :meth:`~ctxcheck.engine.union.Union.absorb`.  O(what is kept); a hundred bytes or two an order, and as much again
-    for each place.
+    To be called when the validator is quiet: after its session ended.  O(what is kept); a hundred bytes or two an
+    order, and as much again for each place.
     """
-    if isinstance(source, Union):
-        union = source
-    else:
-        union = Union()
-        union.absorb(source) if relabel is None else union.absorb(source, relabel)
-    return _Writer(union).document()
+    return _Writer(source if isinstance(source, Union) else source.origins.everything()).document()
 
 
 def load(documents: Iterable[object], *, file: Callable[[str], str] = str) -> Union:

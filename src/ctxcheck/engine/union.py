@@ -30,6 +30,7 @@ from ctxcheck.engine.verdict import components, judge
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from ctxcheck.engine.ledger import Ledger
     from ctxcheck.engine.validator import Validator
 
 #: A place that sends a signal: file, function, position in it.
@@ -124,35 +125,58 @@ class Union:
 
     # --- learning -----------------------------------------------------------------
 
-    def absorb(self, engine: Validator, relabel: Callable[[Owner, str], str] = lambda _, origin: origin) -> None:
-        """Learn what one session knows.  To be called when it is quiet: after it ended, or under its mutex.
+    def absorb(
+        self,
+        engine: Validator,
+        ledger: Ledger,
+        relabel: Callable[[Owner, str], str] | None,
+        handed_over: set[LockClass],
+    ) -> None:
+        """Learn what one origin has seen.  To be called when it is quiet: after its session ended, or under its mutex.
 
-        ``relabel`` is given owner and origin of each witness and use, and says under which origin it counts.
+        ``relabel`` is given owner and origin of each witness and use, and says under which origin it counts;
+        ``handed_over`` are the classes of which some lock was released by another than its holder.
         """
-        keeps_out = _once(lambda c: engine.is_single(c) and not engine.handed_over(c))
-        for (source, target), evidence in list(engine.graph.evidence.items()):
+        keeps_out = _once(lambda c: ledger.is_single(c) and c not in handed_over)
+        origin_of = relabel or (lambda _, origin: origin)
+        for (source, target), evidence in list(ledger.graph.evidence.items()):
             self.count((source, target), evidence.count)
             for w in evidence.witnesses:
                 guards = frozenset(filter(keeps_out, w.guards))
-                self.order((source, target), w._replace(guards=guards, origin=relabel(w.owner, w.origin)))
-            self._note(engine, source, target)
-        for context, classes in engine.interrupts.usage.used.items():
+                self.order((source, target), w._replace(guards=guards, origin=origin_of(w.owner, w.origin)))
+            self.joins.update(filter(ledger.nesting.joins, (source, target)))
+        for context, classes in ledger.interrupts.usage.used.items():
             for lock_class, uses in classes.items():
                 for use in uses.known:
-                    self.use(context, lock_class, _with(use, keeps_out, relabel))
-                self._note(engine, lock_class)
-        for lock_class, ways in engine.interrupts.usage.held.items():
+                    self.use(context, lock_class, _with(use, keeps_out, origin_of))
+        for lock_class, ways in ledger.interrupts.usage.held.items():
             for masked, uses in ways.items():
                 for use in uses.known:
-                    self.hold(lock_class, masked, _with(use, keeps_out, relabel))
-            self._note(engine, lock_class)
-        for target, place, needs, woke in engine.waits.senders():
+                    self.hold(lock_class, masked, _with(use, keeps_out, origin_of))
+        for target, place, needs, woke in ledger.waits.senders():
             self.sender(target, place, needs, woke=woke)
+        self.handed_over |= handed_over
         self.seen.update(engine.seen)
 
-    def _note(self, engine: Validator, *classes: LockClass) -> None:
-        self.joins.update(filter(engine.nesting.joins, classes))
-        self.handed_over.update(filter(engine.handed_over, classes))
+    def merge(self, other: Union) -> None:
+        """Learn what another union knows."""
+        for edge, pool in other.edges.items():
+            self.count(edge, pool.count)
+            for alike in pool.ways.values():
+                for witness in alike:
+                    self.order(edge, witness)
+        for (context, lock_class), ways in other.used.items():
+            for use in (use for alike in ways.values() for use in alike):
+                self.use(context, lock_class, use)
+        for (lock_class, masked), ways in other.held.items():
+            for use in (use for alike in ways.values() for use in alike):
+                self.hold(lock_class, masked, use)
+        for target, places in other.senders.items():
+            for place, sender in places.items():
+                self.sender(target, place, sender.needs, woke=sender.woke)
+        self.joins |= other.joins
+        self.handed_over |= other.handed_over
+        self.seen |= other.seen
 
     def count(self, edge: Edge, times: int) -> None:
         """An order was recorded so many times."""

@@ -64,7 +64,7 @@ class _Slot(NamedTuple):
 
 @final
 class Waits:
-    """What one session knows of waits."""
+    """What one origin knows of waits."""
 
     __slots__ = ("_engine", "_senders", "_slots", "_work")
 
@@ -186,7 +186,7 @@ class Waits:
                     needed.setdefault(lock_class, node)
         if alike:
             held = {n.step.lock_class for n in parent.held()}
-            needed = {c: n for c, n in needed.items() if c not in held and self._engine.is_single(c)}
+            needed = {c: n for c, n in needed.items() if c not in held and self._engine.of(state).is_single(c)}
             woke = False
         elif base is not None and not needed:
             return  # whether it needed something on its way isn't known
