@@ -19,6 +19,8 @@ from ctxcheck.engine.declared import Declaration
 from ctxcheck.engine.errors import ViolationError
 from ctxcheck.engine.findings import Finding, InterruptFacts, OrderFacts
 from ctxcheck.engine.grading import Owners
+from ctxcheck.engine.origins import Phase, outliving
+from ctxcheck.engine.owner import Owner
 from ctxcheck.engine.raw import get_ident
 from ctxcheck.engine.rules import GRADES, Grade, selects
 from ctxcheck.engine.validator import Validator
@@ -36,6 +38,17 @@ OWNERS: Final = ("assumed", "observed")
 _NEVER_RAISED: Final = frozenset({"CTX104", "CTX203", "CTX303", "CTX901"})
 #: What is told when it first shows, and computed anew from everything that was seen.
 _SETTLED: Final = frozenset({"CTX001", "CTX004", "CTX005", "CTX006", "CTX105"})
+_NOBODY: Final[set[Owner]] = set()
+
+
+class _Book:
+    """The violations of one origin, by fingerprint, and which owners made each."""
+
+    __slots__ = ("by", "found")
+
+    def __init__(self) -> None:
+        self.found: dict[str, Violation] = {}
+        self.by: dict[str, set[Owner | None]] = {}
 
 
 class Sink(Protocol):
@@ -92,7 +105,7 @@ class Session:
         self._stack_depth: int = stack_depth
         self._sink: Sink | None = sink
         self._at_once: Callable[[Violation], object] | None = at_once
-        self._found: dict[str, Violation] = {}
+        self._books: dict[str, _Book] = {"": _Book()}
         self._printed: set[str] = set()
         # imported now, not when something is found: that may be in a finalizer, or while the interpreter shuts down
         from ctxcheck.reports.compose import compose, fingerprint, inline_allow
@@ -167,11 +180,15 @@ class Session:
 
     def _settle(self) -> None:
         """Write and tell what only the verdict over all orders has shown, or has made of what was told before."""
-        for violation in self.violations:
-            known = self._found.get(violation.fingerprint)
+        self._keep(self.violations)
+
+    def _keep(self, violations: Iterable[Violation], origin: str = "") -> None:
+        book = self._book(origin)
+        for violation in violations:
+            known = book.found.get(violation.fingerprint)
             if known is None or known.grade != violation.grade:
-                self._found[violation.fingerprint] = violation
-                self._write({"type": "violation", "violation": violation.to_dict()})
+                book.found[violation.fingerprint] = violation
+                self._write_found(violation, origin)
                 if known is None:
                     self._tell(violation)
 
@@ -193,16 +210,54 @@ class Session:
         Computed from all orders seen so far: grades may still rise while the session runs.  Works inside
         the block and after it.  Allowed and unlikely ones are among them (``allowed_by``, ``grade``).
         """
-        found = dict(self._found)
-        fresh: dict[str, Violation] = {}
         verdict = self._verdict
         if not (self.engine.broken or self._stopped):
             verdict = slowpath.consult(self.engine.orders.verdict)
+        return self._with(verdict, "")
+
+    def violations_in(self, origin: str, without: Iterable[Owner] = ()) -> list[Violation]:
+        """As :attr:`violations`, of one origin (see :mod:`~ctxcheck.engine.origins`), but for what only the owners
+        ``without`` have shown."""
+        gone = set(without)
+        verdict = None if self.engine.broken else slowpath.consult(self.engine.orders.verdict, origin, gone)
+        return self._with(verdict, origin, gone)
+
+    def end_origin(self, phase: Phase, *, keep: bool = True) -> list[Violation]:
+        """An origin is over, for the calling owner and altogether: its violations.
+
+        What owners have shown that outlive it counts for the background.  ``keep``: its orders count together with
+        those of others.
+        """
+        origins, origin = self.engine.origins, phase.origin
+        gone = origins.alive(origin)
+        verdict = None if self.engine.broken else slowpath.consult(self.engine.orders.verdict, origin, gone)
+        left = slowpath.consult(lambda: origins.end(phase, over=True)) or []
+        violations = self._with(verdict, origin, gone)
+        self._keep(violations, origin)
+        book = self._books.pop(origin, None)
+        if book is not None and gone and keep:
+            later = self._book(outliving(origin))
+            for fingerprint, owners in book.by.items():
+                if owners <= gone and fingerprint in book.found and book.found[fingerprint].rule not in _SETTLED:
+                    later.found.setdefault(fingerprint, book.found[fingerprint])
+        slowpath.consult(lambda: self.engine.orders.quietly(lambda: origins.close(origin, left, keep=keep)))
+        return violations
+
+    def origins(self) -> list[str]:
+        """The origins that have violations and aren't over, but for the empty one."""
+        return sorted(origin for origin, book in self._books.items() if origin and book.found)
+
+    def _with(self, verdict: list[Finding] | None, origin: str, gone: set[Owner] = _NOBODY) -> list[Violation]:
+        book = self._book(origin)
+        found = {f: v for f, v in book.found.items() if not (gone and f in book.by and book.by[f] <= gone)}
+        fresh: dict[str, Violation] = {}
         for finding in verdict or []:
             violation = self._compose(finding)
             if self._wanted(violation):
                 fresh[violation.fingerprint] = violation
         for finding in self.engine.pending():
+            if finding.origin != origin:
+                continue
             violation = self._compose(finding)
             if self._wanted(violation):
                 found.setdefault(violation.fingerprint, violation)
@@ -274,18 +329,21 @@ class Session:
     # --- from finding to violation --------------------------------------------------
 
     def _record(self, finding: Finding) -> Violation:
-        violation = self._known(finding)
+        book = self._book(finding.origin)
+        violation = self._known(finding, book)
         if violation is None:
             violation = self._compose(finding)
             if not self._wanted(violation):
                 return violation
-            known = self._found.get(violation.fingerprint)
+            known = book.found.get(violation.fingerprint)
             if known is not None:  # seen before, but less sure, or accepted there
                 violation = violation.replace(count=max(violation.count, known.count + 1))
-            self._found[violation.fingerprint] = violation
+            book.found[violation.fingerprint] = violation
             if known is None or (known.grade, known.allowed_by) != (violation.grade, violation.allowed_by):
-                self._write({"type": "violation", "violation": violation.to_dict()})
+                self._write_found(violation, finding.origin)
                 self._tell(violation)
+        if finding.origin:
+            book.by.setdefault(violation.fingerprint, set()).add(finding.owner)
         if (
             self.mode == "raise"
             and self.fails(violation)
@@ -296,16 +354,20 @@ class Session:
             raise ViolationError(violation)
         return violation
 
-    def _known(self, finding: Finding) -> Violation | None:
+    def _book(self, origin: str) -> _Book:
+        book = self._books.get(origin)
+        return book if book is not None else self._books.setdefault(origin, _Book())
+
+    def _known(self, finding: Finding, book: _Book) -> Violation | None:
         """The violation that says all this finding has to say, counted once more: to compose one takes a while."""
-        known = self._found.get(self._fingerprint(finding))
+        known = book.found.get(self._fingerprint(finding))
         if known is None or GRADES.index(known.grade) < GRADES.index(finding.grade):
             return None
         if known.allowed_by is not None and finding.allowed is None:
             return None  # accepted there is not accepted here
         count = known.count + (not isinstance(finding.facts, (OrderFacts, InterruptFacts)))
         # the count may lose a little where threads race; the finding itself can't
-        known = self._found[known.fingerprint] = known.replace(count=count)
+        known = book.found[known.fingerprint] = known.replace(count=count)
         return known
 
     def _tell(self, violation: Violation) -> None:
@@ -322,7 +384,8 @@ class Session:
 
     def _withdraw(self, finding: Finding) -> None:
         violation = self._compose(finding)
-        if self._found.pop(violation.fingerprint, None) is not None:
+        held = [book.found.pop(violation.fingerprint, None) for book in list(self._books.values())]
+        if any(held):
             self._write({"type": "withdrawn", "fingerprint": violation.fingerprint})
 
     def _compose(self, finding: Finding) -> Violation:
@@ -349,6 +412,10 @@ class Session:
         if self._sink is not None:
             self._sink.write(record)
 
+    def _write_found(self, violation: Violation, origin: str) -> None:
+        record: dict[str, Any] = {"type": "violation", "violation": violation.to_dict()}
+        self._write(record | {"origin": origin} if origin else record)
+
     def _fault(self, error: BaseException) -> None:
         """The validator broke inside: switch it off, say so once (CTX901), and let the program go on."""
         if self.engine.broken:
@@ -357,8 +424,8 @@ class Session:
         if fastpath.engine() is self.engine:
             fastpath.activate(None)
         violation = notices.fault(error)
-        self._found[violation.fingerprint] = violation
-        self._write({"type": "violation", "violation": violation.to_dict()})
+        self._book("").found[violation.fingerprint] = violation
+        self._write_found(violation, "")
         notices.say_fault(violation, error)
 
 

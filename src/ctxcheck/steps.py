@@ -14,7 +14,7 @@ from typing import Any, Final
 from ctxcheck import fastpath
 from ctxcheck.engine import slowpath, taskstate
 from ctxcheck.engine.blocking import steps_of_loops
-from ctxcheck.engine.classes import EVENT_LOOP
+from ctxcheck.engine.classes import EVENT_LOOP, ContextStep
 from ctxcheck.engine.errors import ViolationError
 from ctxcheck.engine.owner import VOID, Node, OwnerState
 from ctxcheck.engine.taskstate import TaskState
@@ -73,6 +73,8 @@ def _top(outer: OwnerState | None, engine: Validator) -> Node | None:
     if outer is None or outer.engine is not engine:
         return None
     top = outer.cur
+    if type(top.step) is ContextStep and top.step.kind == "test":
+        return None  # what is below isn't held by what runs in it
     return None if top.parent is top else top
 
 

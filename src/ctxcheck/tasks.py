@@ -144,7 +144,10 @@ def acquirer() -> tuple[OwnerState | None, bool, float | None]:
 
 
 def _made(task: Any) -> Any:
-    """In debug mode a task remembers the stack that made it; we aren't on that."""
+    """In debug mode a task remembers the stack that made it; we aren't on that.  It belongs to whoever made it."""
+    engine = fastpath._engine
+    if engine is not None and engine.origins.default:
+        slowpath.consult(engine.roster.sent, task, fastpath.current())
     stack = getattr(task, "_source_traceback", None)
     if stack and stack[-1].filename == __file__:
         del stack[-1]

@@ -176,10 +176,10 @@ def test_a_finalizer_never_raises_and_never_waits_for_the_validator() -> None:
         boxes[0].acquire()
         apply = session.engine.orders._apply_order
 
-        def dropping(event: Any) -> Any:
+        def dropping(*event: Any) -> Any:
             assert session.engine.orders._mutex.locked()
             boxes.clear()
-            return apply(event)
+            return apply(*event)
 
         session.engine.orders._apply_order = dropping  # type: ignore[method-assign]
         with a, b:

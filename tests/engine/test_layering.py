@@ -29,6 +29,8 @@ ROOMS: dict[str, set[str]] = {
     "probes": {"engine", "fastpath", "imports", "locks"},
     "selection": {"engine"},
     "notices": {"engine"},
+    # what sessions learned, between processes
+    "evidence": {"engine"},
     "session": {"engine", "fastpath", "notices", "reports", "selection", "steps", "tasks"},
     # names of rules, grades, errors: what a user types or reads
     "keys": {"engine.rules"},

@@ -15,7 +15,7 @@ from ctxcheck.session import Session
 
 def orders(session: Session) -> int:
     """How many orders between instances are remembered."""
-    return sum(len(o.graph.evidence) for o in session.engine.nesting._orders.values())
+    return sum(len(o.graph.evidence) for o in session.engine.ledger.nesting._orders.values())
 
 
 def pair(name: str) -> tuple[Any, Any]:

@@ -27,6 +27,7 @@ class _Note(NamedTuple):
     held: Entry
     dropped: Trace
     allowed: str | None
+    origin: str
 
 
 @final
@@ -55,7 +56,10 @@ class Destroyed:
             return  # in a forked child the other owners are gone
         held = Entry(node.step, node.trace, False)
         self._notes.append(
-            _Note(lock_class, node.state.owner, held, capture(2), self._engine.allowed(node, "CTX304"))
+            _Note(
+                lock_class, node.state.owner, held, capture(2), self._engine.allowed(node, "CTX304"),
+                node.state.origin,
+            )
         )
 
     def tell(self, state: OwnerState) -> None:
@@ -74,6 +78,15 @@ class Destroyed:
         """What will be told at the end, unless its class turns out to be handed over until then."""
         return [_collected(note) for note in (*self._kept, *self._notes) if not note.lock_class.handed_over]
 
+    def settled(self, origin: str) -> list[Finding]:
+        """As :meth:`pending`, of an origin that is over; they are forgotten here."""
+        done = [note for note in (*self._kept, *self._notes) if note.origin == origin]
+        self._kept = [note for note in self._kept if note.origin != origin]
+        for note in done:
+            if note in self._notes:
+                self._notes.remove(note)
+        return [_collected(note) for note in done if not note.lock_class.handed_over]
+
     def clear(self) -> None:
         """Forget all of it: it was told, or isn't this process's business."""
         self._notes.clear()
@@ -88,7 +101,7 @@ class Destroyed:
         lock_class = node.step.lock_class
         if lock_class is None or lock_class.handed_over or node.state.ended or process() != self._pid:
             return
-        if self._engine.latches.has(lock_class):
+        if self._engine.of(state).latches.has(lock_class):
             return
         trace = capture(2)
         state.owner.learn_name()
@@ -108,4 +121,4 @@ def _collected(note: _Note) -> Finding:
     identity = (lock_class.key, "collected", trace.function())
     facts = DestroyedFacts(lock_class, "collected", note.holder, note.held, note.dropped)
     # nobody's own: whoever happens to tell it must not be interrupted for it
-    return Finding("CTX304", grade, None, trace, identity, facts, (lock_class,), note.allowed)
+    return Finding("CTX304", grade, None, trace, identity, facts, (lock_class,), note.allowed, note.origin)

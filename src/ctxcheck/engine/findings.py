@@ -333,7 +333,7 @@ Facts = (
 @dataclass(frozen=True, slots=True)
 class Finding:
     """A broken rule.  ``identity`` is what makes two findings the same one (the fingerprint is its hash):
-    names and keys only, no lines."""
+    names and keys only, no lines.  ``origin`` is where it counts."""
 
     rule: str
     grade: Grade
@@ -343,3 +343,4 @@ class Finding:
     facts: Facts
     classes: tuple[LockClass, ...] = ()
     allowed: str | None = None
+    origin: str = ""

@@ -57,7 +57,8 @@ class Witness(NamedTuple):
     def sort_key(self) -> tuple[object, ...]:
         """An order between witnesses that doesn't depend on when they came."""
         sites = (self.taken_at.sort_key(), self.held_at.sort_key())
-        return (self.allowed or "", self.timed, len(self.guards), *sites, self.origin)
+        guards = tuple(sorted([guard.key for guard in self.guards]))
+        return (self.allowed or "", self.timed, len(guards), *sites, self.origin, guards)
 
 
 class Evidence:
@@ -189,11 +190,12 @@ class OrderGraph:
         evidence.add(witness)
         self._torn = True
         self.evidence[(source, target)] = evidence
-        acyclic = self._connect(source, target)
+        acyclic = self.connect(source, target)
         self._torn = False
         return True, not acyclic
 
-    def _connect(self, source: LockClass, target: LockClass) -> bool:
+    def connect(self, source: LockClass, target: LockClass) -> bool:
+        """Let an edge that has its evidence be part of what follows from that; returns False if it closes a cycle."""
         self.successors.setdefault(source, set()).add(target)
         self.successors.setdefault(target, set())
         return self._insert(source, target)
@@ -203,7 +205,7 @@ class OrderGraph:
         self._forget_ranks()
         self._torn = True
         for source, target in self.evidence:
-            self._connect(source, target)
+            self.connect(source, target)
         self._torn = False
 
     def reaches(self, start: LockClass, goal: LockClass) -> bool:
@@ -235,7 +237,7 @@ class OrderGraph:
             source, target = edge
             if (self._name(source) is self._name(target) and not cyclic) or not (gone(source) or gone(target)):
                 kept.evidence[edge] = evidence
-                kept._connect(source, target)
+                kept.connect(source, target)
         return kept
 
     def _name(self, node: LockClass) -> LockClass:

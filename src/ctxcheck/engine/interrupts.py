@@ -24,7 +24,7 @@ from ctxcheck.engine.usage import Hazard, Usage
 from ctxcheck.engine.uses import Use, Uses
 
 if TYPE_CHECKING:
-    from ctxcheck.engine.graph import OrderGraph
+    from ctxcheck.engine.ledger import Ledger
     from ctxcheck.engine.validator import Validator
 
 _NOTHING: Final[frozenset[str]] = frozenset()
@@ -105,13 +105,14 @@ def interrupted_by(state: OwnerState, held: Node) -> str:
 
 @final
 class Interrupts:
-    """What one session knows of interrupting contexts; changes under the validator's mutex only."""
+    """What one origin knows of interrupting contexts; changes under the validator's mutex only."""
 
-    __slots__ = ("_engine", "usage")
+    __slots__ = ("_engine", "_origin", "usage")
 
-    def __init__(self, engine: Validator, graph: OrderGraph) -> None:
+    def __init__(self, engine: Validator, ledger: Ledger) -> None:
         self._engine: Validator = engine
-        self.usage: Usage = Usage(graph, engine.owners, engine.is_single)
+        self._origin: str = ledger.origin
+        self.usage: Usage = Usage(ledger.graph, engine.owners, ledger.is_single)
 
     def note(self, state: OwnerState, node: Node, guards: frozenset[LockClass]) -> None:
         """A class is waited for, for the first time on this chain, in ``node``; ``guards`` are held.
@@ -131,7 +132,7 @@ class Interrupts:
         """What was tried in ``node``, or waited for with a timeout, is held now."""
         if node is not VOID and node.step.lock_class is not None:
             if node.step.mode is TRY:
-                self._engine.latches.obtained(node.step.lock_class)
+                self._engine.of(state).latches.obtained(node.step.lock_class)
             self._holds(state, node, guards_of(list(node.parent.held())), surroundings(node.parent))
             self._engine.orders.see_to(state)
 
@@ -150,7 +151,7 @@ class Interrupts:
         assert lock_class is not None
         assert mode is not None
         assert context is not None
-        use = Use(state.owner, guards, self._engine.origin, mode, node.trace, around.allowed)
+        use = Use(state.owner, guards, self._origin, mode, node.trace, around.allowed)
         if not _covers(self.usage.uses(lock_class, context), use):
             self._engine.orders.queue(UseEvent(state.owner, lock_class, use, context, None))
 
@@ -160,7 +161,7 @@ class Interrupts:
         assert mode is not None
         if lock_class.kind.guards and not mode.shared and not lock_class.handed_over:
             guards |= {lock_class.base}
-        use = Use(state.owner, guards, self._engine.origin, mode, node.trace, around.allowed)
+        use = Use(state.owner, guards, self._origin, mode, node.trace, around.allowed)
         if not _covers(self.usage.holds(lock_class, around.masked), use):
             self._engine.orders.queue(UseEvent(state.owner, lock_class, use, None, around.masked))
 
@@ -171,24 +172,25 @@ class Interrupts:
             found += self.usage.add_use(event.lock_class, event.context, event.use)
         if event.masked is not None:
             found += self.usage.add_hold(event.lock_class, event.masked, event.use)
-        return [_finding(hazard, event.owner) for hazard in found]
+        return [hazard_finding(hazard, event.owner) for hazard in found]
 
     def ordered(self, source: LockClass, target: LockClass, owner: Owner) -> list[Finding]:
         """What a new order shows."""
-        return [_finding(hazard, owner) for hazard in self.usage.add_order(source, target)]
+        return [hazard_finding(hazard, owner) for hazard in self.usage.add_order(source, target)]
 
     def findings(self) -> list[Finding]:
         """What all of it comes to; under the validator's mutex."""
         hazards = self.usage.judge()
         self._engine.cut += hazards.cut
-        return [_finding(hazard, hazard.by) for hazard in hazards.found]
+        return [hazard_finding(hazard, hazard.by) for hazard in hazards.found]
 
 
 def _covers(uses: Uses | None, use: Use) -> bool:
     return uses is not None and uses.covers(use)
 
 
-def _finding(hazard: Hazard, owner: Owner) -> Finding:
+def hazard_finding(hazard: Hazard, owner: Owner) -> Finding:
+    """What a hazard is told as (CTX004, CTX005)."""
     cycle = hazard.cycle
     trace = hazard.interrupted.taken_at
     if hazard.rule == "CTX004":

@@ -22,6 +22,7 @@ from ctxcheck.engine.sites import Trace
 from ctxcheck.engine.verdict import components
 
 if TYPE_CHECKING:
+    from ctxcheck.engine.ledger import Ledger
     from ctxcheck.engine.validator import Validator
 
 _serials: Final = itertools.count(1).__next__
@@ -82,12 +83,13 @@ class _Orders:
 
 @final
 class Nesting:
-    """What one session knows of instances; changes its graphs under the validator's mutex only."""
+    """What one origin knows of instances; changes its graphs under the validator's mutex only."""
 
-    __slots__ = ("_engine", "_held_under", "_instances", "_orders", "_searches", "_taken_inside")
+    __slots__ = ("_engine", "_held_under", "_instances", "_ledger", "_orders", "_searches", "_taken_inside")
 
-    def __init__(self, engine: Validator) -> None:
+    def __init__(self, engine: Validator, ledger: Ledger) -> None:
         self._engine: Validator = engine
+        self._ledger: Ledger = ledger
         self._orders: dict[LockClass, _Orders] = {}
         self._searches: int = MAX_SEARCHES
         self._held_under: set[LockClass] = set()
@@ -133,7 +135,7 @@ class Nesting:
         if others:
             target = self._instance_class(lock, lock_class)
             guards, allowed = guards_of(held), self._engine.allowed(node, "CTX003")
-            trace, origin = node.trace, self._engine.origin
+            trace, origin = node.trace, self._ledger.origin
             owner = state.owner if lock_class.kind.needs == AWAIT else state.owner.thread
             self._engine.orders.submit(state,
                 NestEvent(owner, lock_class, tuple(others), target, mode, trace, guards, origin, allowed)
@@ -206,7 +208,7 @@ class Nesting:
                 found.append(self._finding(lock_class, witness, "once", "unlikely"))
             if news and cyclic and orders.grade < GRADES.index("possible"):
                 # once it is possible, more of the same says nothing new
-                cycle = self._engine.orders.cycle_at_once(graph, edge)
+                cycle = self._engine.orders.cycle_at_once(self._ledger, graph, edge)
                 if cycle is not None:
                     orders.grade = max(orders.grade, GRADES.index(cycle.grade))
                     found.append(self._finding(lock_class, cycle.witnesses[-1], "both", cycle.grade))
@@ -234,7 +236,7 @@ class Nesting:
     def _best(self, lock_class: LockClass, orders: _Orders) -> Finding | None:
         graph = orders.graph
         within = components(graph.evidence)
-        cycles = self._engine.orders.judge(graph, within).cycles if within else []
+        cycles = self._engine.orders.judge(self._ledger, graph, within).cycles if within else []
         cycles = [cycle for cycle in cycles if not nests_its_own(lock_class, cycle.witnesses)]
         found: Finding | None = None
         if cycles:

@@ -15,7 +15,8 @@ from __future__ import annotations
 
 import dataclasses
 from collections import deque
-from typing import TYPE_CHECKING, Final, NamedTuple, final
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar, final
 
 from ctxcheck.engine.blame import is_librarys
 from ctxcheck.engine.classes import AWAIT, INSIDE, LockClass, Mode
@@ -31,7 +32,12 @@ from ctxcheck.engine.verdict import Verdict, best_cycle, components, judge
 from ctxcheck.engine.waits import is_wait
 
 if TYPE_CHECKING:
+    from ctxcheck.engine.ledger import Ledger
     from ctxcheck.engine.validator import Validator
+
+_T = TypeVar("_T")
+
+_NOBODY: Final[set[Owner]] = set()
 
 #: How long an owner waits for the mutex before it leaves its event to the holder, in seconds.
 PATIENCE: Final = 0.2
@@ -66,14 +72,11 @@ class Orders:
     An event of ``d`` held locks costs O(d) plus the graph's insertion.
     """
 
-    def __init__(self, engine: Validator, graph: OrderGraph) -> None:
+    def __init__(self, engine: Validator) -> None:
         self._engine: Validator = engine
-        self._graph: OrderGraph = graph
         self._queue: deque[OrderEvent | NestEvent | UseEvent] = deque()
         self._mutex = allocate_lock()
         self._holder: int = 0
-        #: the orders that closed a cycle when they came
-        self._broken: dict[Edge, Finding] = {}
         self._guard_sets: dict[frozenset[LockClass], frozenset[LockClass]] = {}
         self._told_at_once: int = 0
         self._search_at_once: int = SEARCH_AT_ONCE
@@ -95,7 +98,8 @@ class Orders:
         )
         if not entries:
             return False
-        if not all(self._saturated(source, target, guards, m, mode) for source, m, _ in entries):
+        ledger = self._engine.of(state)
+        if not all(_saturated(ledger, source, target, guards, m, mode) for source, m, _ in entries):
             state.learned = True
             # what leads from or to a wait is another rule's business
             waits = tuple(e for e in entries if target.kind.awaited or e[0].kind.awaited)
@@ -105,11 +109,11 @@ class Orders:
                     allowed = self._engine.allowed(node, rule)
                     self.submit(
                         state,
-                        OrderEvent(state.owner, some, target, mode, node.trace, self._engine.origin, allowed, beside),
+                        OrderEvent(state.owner, some, target, mode, node.trace, ledger.origin, allowed, beside),
                     )
         if not self._engine.insistent:
             return False
-        known = [found for source, _, _ in entries if (found := self._broken.get((source, target)))]
+        known = [found for source, _, _ in entries if (found := ledger.broken.get((source, target)))]
         for found in known:
             self._engine.emit(state, dataclasses.replace(found, owner=state.owner))
         return bool(known)
@@ -120,15 +124,10 @@ class Orders:
     ) -> None:
         """Who sends ``signal``, at ``trace``, had to take ``lock`` first, at ``taken_at`` and under ``guards``."""
         held = ((signal, INSIDE, trace),)
-        if not self._saturated(signal, lock, guards, INSIDE, mode):
-            origin, allowed = self._engine.origin, self._engine.allowed(state.cur, "CTX006")
+        ledger = self._engine.of(state)
+        if not _saturated(ledger, signal, lock, guards, INSIDE, mode):
+            origin, allowed = ledger.origin, self._engine.allowed(state.cur, "CTX006")
             self.submit(state, OrderEvent(state.owner, held, lock, mode, taken_at, origin, allowed, guards))
-
-    def _saturated(
-        self, source: LockClass, target: LockClass, guards: frozenset[LockClass], held_mode: Mode, mode: Mode
-    ) -> bool:
-        evidence = self._graph.evidence.get((source, target))
-        return evidence is not None and evidence.saturated(guards, held_mode, mode)
 
     def submit(self, state: OwnerState, event: OrderEvent | NestEvent | UseEvent) -> None:
         """Put an event on the queue and see to it."""
@@ -169,16 +168,20 @@ class Orders:
             # taken off only when it is done: an exception thrown into this thread from outside
             # (a signal handler's) must not lose it, and doing it twice does no harm
             event = self._queue[0]
+            origin = event.use.origin if isinstance(event, UseEvent) else event.origin
+            ledger = self._engine.origins.ledger(origin)
             if isinstance(event, OrderEvent):
-                found += self._apply_order(event)
+                news = self._apply_order(event, ledger)
             elif isinstance(event, UseEvent):
-                found += self._engine.interrupts.apply(event)
+                news = ledger.interrupts.apply(event)
             else:
-                found += self._engine.nesting.apply(event)
+                news = ledger.nesting.apply(event)
+            # it may be told by another owner
+            found += [dataclasses.replace(each, origin=origin) for each in news] if origin else news
             self._queue.popleft()
         return found
 
-    def _apply_order(self, event: OrderEvent) -> list[Finding]:
+    def _apply_order(self, event: OrderEvent, ledger: Ledger) -> list[Finding]:
         every = self._guards_among(event.held)
         found: list[Finding] = []
         for index, (source, mode, held_at) in enumerate(event.held):
@@ -191,26 +194,26 @@ class Orders:
             owner = event.owner if by_task else event.owner.thread
             witness = Witness(owner, guards, event.origin, mode, event.mode, held_at, event.trace, event.allowed)
             edge = (source, event.target)
-            if len(self._graph.evidence) >= MAX_EDGES and edge not in self._graph.evidence:
+            if len(ledger.graph.evidence) >= MAX_EDGES and edge not in ledger.graph.evidence:
                 self._engine.dropped += 1
                 continue
-            news, cyclic = self._graph.add(*edge, witness)
+            news, cyclic = ledger.graph.add(*edge, witness)
             if news:
-                found += self._engine.interrupts.ordered(*edge, event.owner)
+                found += ledger.interrupts.ordered(*edge, event.owner)
             if news and cyclic:
-                cycle = self.cycle_at_once(self._graph, edge)
-                if cycle is not None and not is_librarys(cycle.classes, self._graph.evidence):
+                cycle = self.cycle_at_once(ledger, ledger.graph, edge)
+                if cycle is not None and not is_librarys(cycle.classes, ledger.graph.evidence):
                     found.append(order_finding(cycle, event.owner, event.trace))
-                    self._broken[edge] = found[-1]
+                    ledger.broken[edge] = dataclasses.replace(found[-1], origin=event.origin)
         return found
 
-    def cycle_at_once(self, graph: OrderGraph, edge: Edge) -> Cycle | None:
-        """The best cycle through an edge that is new.
+    def cycle_at_once(self, ledger: Ledger, graph: OrderGraph, edge: Edge) -> Cycle | None:
+        """The best cycle through an edge that is new in a graph of one origin.
 
         After so much of it that a knot of locks must have been met, only an edge's opposite is looked for, and in the
         end nothing: the verdict will tell of the rest.
         """
-        doubtful = self._engine.waits.doubtful()
+        doubtful = ledger.waits.doubtful()
         if self._told_at_once >= MAX_AT_ONCE or edge in doubtful:
             return None
         within = graph.component(edge) if self._search_at_once > 0 else set(edge)
@@ -222,10 +225,10 @@ class Orders:
             edge,
             graph.evidence,
             owners=self._engine.owners,
-            is_single=self._engine.is_single,
+            is_single=ledger.is_single,
             within=within,
             successors=successors,
-            joins=self._engine.nesting.joins,
+            joins=ledger.nesting.joins,
         )
         self._told_at_once += cycle is not None
         return cycle
@@ -240,26 +243,29 @@ class Orders:
             self._guard_sets.clear()
         return self._guard_sets.setdefault(guards, guards)
 
-    def judge(self, graph: OrderGraph, within: set[LockClass]) -> Verdict:
-        """The verdict over a part of a graph, as this session sees owners and guards."""
-        engine = self._engine
+    def judge(self, ledger: Ledger, graph: OrderGraph, within: set[LockClass]) -> Verdict:
+        """The verdict over a part of a graph, as one origin sees owners and guards."""
         return judge(
-            self._evidence(graph),
-            owners=engine.owners,
-            is_single=engine.is_single,
+            _certain(ledger, graph),
+            owners=self._engine.owners,
+            is_single=ledger.is_single,
             within=within,
-            joins=engine.nesting.joins,
+            joins=ledger.nesting.joins,
         )
 
-    def _evidence(self, graph: OrderGraph) -> dict[Edge, Evidence]:
-        """All edges but those that are no dependency after all."""
-        doubtful = self._engine.waits.doubtful()
-        if not doubtful:
-            return graph.evidence
-        return {edge: evidence for edge, evidence in graph.evidence.items() if edge not in doubtful}
+    def verdict(self, origin: str = "", without: set[Owner] = _NOBODY) -> list[Finding] | None:
+        """Every order finding of one origin, from all its edges, but those that only these owners have seen; ``None``
+        if somebody is at it for too long."""
 
-    def verdict(self) -> list[Finding] | None:
-        """Every order finding, from all edges that were ever recorded; ``None`` if somebody is at it for too long."""
+        def settle() -> list[Finding]:
+            ledger = self._engine.origins.ledger(origin)
+            found = self._settle_all(ledger, self._engine.origins.without(ledger, without) if without else ledger.graph)
+            return [dataclasses.replace(each, origin=origin) for each in found] if origin else found
+
+        return self.quietly(settle)
+
+    def quietly(self, call: Callable[[], _T]) -> _T | None:
+        """Call it under the mutex, when all that is queued is known; ``None`` if somebody is at it for too long."""
         mutex = self._mutex
         if self._holder == get_ident():
             return None
@@ -268,26 +274,40 @@ class Orders:
                 try:
                     self._holder = get_ident()
                     self._work_off()
-                    return self._settle_all()
+                    return call()
                 finally:
                     self._holder = 0
                     mutex.release()
         return None
 
-    def _settle_all(self) -> list[Finding]:
-        within = components(self._evidence(self._graph))
-        verdict = self.judge(self._graph, within) if within else Verdict()
-        engine = self._engine
-        engine.cut = verdict.cut
-        cycles = [cycle for cycle in verdict.cycles if not is_librarys(cycle.classes, self._graph.evidence)]
+    def _settle_all(self, ledger: Ledger, graph: OrderGraph) -> list[Finding]:
+        within = components(_certain(ledger, graph))
+        verdict = self.judge(ledger, graph, within) if within else Verdict()
+        self._engine.cut = verdict.cut
+        cycles = [cycle for cycle in verdict.cycles if not is_librarys(cycle.classes, graph.evidence)]
         found = [order_finding(cycle) for cycle in cycles]
-        found += engine.nesting.findings() + engine.interrupts.findings()
-        return found + engine.waits.findings() + engine.slow.findings()
+        found += ledger.nesting.findings() + ledger.interrupts.findings()
+        return found + ledger.waits.findings() + ledger.slow.findings()
 
     def after_fork(self) -> None:
         """In a forked child: whoever had the mutex is gone; the graph is kept."""
         self._mutex = allocate_lock()
         self._holder = 0
+
+
+def _saturated(
+    ledger: Ledger, source: LockClass, target: LockClass, guards: frozenset[LockClass], held_mode: Mode, mode: Mode
+) -> bool:
+    evidence = ledger.graph.evidence.get((source, target))
+    return evidence is not None and evidence.saturated(guards, held_mode, mode)
+
+
+def _certain(ledger: Ledger, graph: OrderGraph) -> dict[Edge, Evidence]:
+    """All edges but those that are no dependency after all."""
+    doubtful = ledger.waits.doubtful()
+    if not doubtful:
+        return graph.evidence
+    return {edge: evidence for edge, evidence in graph.evidence.items() if edge not in doubtful}
 
 
 def order_finding(

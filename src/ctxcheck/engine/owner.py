@@ -198,7 +198,8 @@ class OwnerState:
     monotonic clock, and ``until`` when, if it gives up by itself), ``brackets`` its
     open ranges, ``runs`` the calls in them that are only counted, by the instruction that calls, ``cached`` the nodes
     of its trie that have a child for each lock class.  ``engine`` is the validator that it reports to, or ``None``
-    when off.
+    when off.  ``origin`` is what its steps count for (see :mod:`~ctxcheck.engine.ledger`), ``home`` what they do when
+    it runs nothing for another; ``lends``: it has run something for another.
     """
 
     __slots__ = (
@@ -209,8 +210,11 @@ class OwnerState:
         "drops",
         "ended",
         "engine",
+        "home",
         "instances",
         "learned",
+        "lends",
+        "origin",
         "owner",
         "root",
         "runs",
@@ -235,6 +239,9 @@ class OwnerState:
         #: whether it was the first, or one of the first few, to take some chain of its trie
         self.learned: bool = False
         self.ended: bool = False
+        self.origin: str = ""
+        self.home: str = ""
+        self.lends: bool = False
 
     def blocks_on(self, lock: Any, timeout: Any = None) -> None:
         """Note that it waits for ``lock``, for ``timeout`` seconds at most; undone by clearing ``waiting``."""

@@ -6,6 +6,7 @@ their last step, or in a fork.
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import weakref
 from typing import TYPE_CHECKING, Any, Final, final
@@ -35,12 +36,14 @@ class Roster:
         #: the tasks that have taken a checked step, by `id()`; a task that is gone takes its entry with it
         self.tasks: dict[int, TaskState] = {}
         self.tries: TriePool = TriePool()
+        self._creators: weakref.WeakKeyDictionary[Any, str] = weakref.WeakKeyDictionary()
         #: holds of owners that are gone, which a hand-off may still redeem
         self._left_held: dict[Node, Finding] = {}
 
     def new_state(self) -> OwnerState:
         """Make the state of the calling thread."""
         state = OwnerState(Owner(_serials(), get_ident()), self._engine)
+        state.origin = state.home = self._engine.origins.default
         self._states[state.owner.serial] = weakref.ref(state)
         self.begun += 1
         return state
@@ -51,8 +54,30 @@ class Roster:
         if state is None:
             state = self.tasks[id(task)] = self.tries.take(task) or TaskState(self._engine)
             state.begin(_serials(), task, thread)
+            if self._engine.origins.default:
+                self._belongs(state, task, thread)
             self._states[state.owner.serial] = weakref.ref(state)
         return state
+
+    def sent(self, task: Any, by: OwnerState) -> None:
+        """A task was created by this owner, whose origin it has."""
+        try:
+            self._creators[task] = self._engine.of(by).origin
+        except TypeError:  # a task of the program's own make, which can't be looked up
+            pass
+
+    def _belongs(self, state: TaskState, task: Any, thread: Owner) -> None:
+        """Say what a new task's steps count for: what its creator's do, or else its thread's."""
+        reference = self._states.get(thread.serial)
+        runner = None if reference is None else reference()
+        try:
+            origin = self._creators.get(task)
+        except TypeError:
+            origin = None
+        origins = self._engine.origins
+        origin = origins.living(origin or (runner.origin if runner is not None else origins.default))
+        state.home = origin
+        origins.move(state, origin)
 
     def forget_task(self, state: TaskState) -> None:
         """A task's object is gone.  May run at any bytecode: what is left of it is let go of, and nothing is said."""
@@ -79,7 +104,7 @@ class Roster:
             for bracket in list(state.brackets):
                 ranges.left_open(self._engine, state, bracket, how)
             for node in state.all_own_held():
-                self._left(state, node, how)
+                self.left(state, node, how)
         finally:
             if not isinstance(state, TaskState):
                 self._engine.freed(state.dissolve())
@@ -87,10 +112,11 @@ class Roster:
                 self.tasks.pop(state.task_id, None)
                 if not self.tries.keep(state):
                     self._engine.freed(state.dissolve())
-            self._engine.waits.ended(state.owner)
+            self._engine.of(state).waits.ended(state.owner)
             self._states.pop(state.owner.serial, None)
 
-    def _left(self, state: OwnerState, node: Node, how: str) -> None:
+    def left(self, state: OwnerState, node: Node, how: str) -> None:
+        """An owner, or a test, is over, and holds this entry of its chain (CTX303)."""
         lock_class = node.step.lock_class
         if lock_class is None or lock_class.kind.resource or lock_class.kind.abroad or lock_class.handed_over:
             return
@@ -111,6 +137,8 @@ class Roster:
             self._engine.emit(state, finding)
         else:
             # a plain Lock may still be released by another thread, which makes it a hand-off
+            if state.origin:
+                finding = dataclasses.replace(finding, origin=self._engine.of(state).origin)
             self._left_held[node.stands_for] = finding
 
     def redeem(self, node: Node) -> None:
@@ -134,6 +162,11 @@ class Roster:
     def pending(self) -> list[Finding]:
         """What will be reported at the end unless something redeems it until then."""
         return [f for f in self._left_held.values() if not any(c.handed_over for c in f.classes)]
+
+    def settled(self, origin: str) -> list[Finding]:
+        """As :meth:`pending`, of an origin that is over: nothing will redeem it any more."""
+        held = [node for node, finding in list(self._left_held.items()) if finding.origin == origin]
+        return [finding for node in held if (finding := self._left_held.pop(node, None)) is not None]
 
     def clear(self) -> None:
         """Forget what was left: it was told, or isn't this process's business."""

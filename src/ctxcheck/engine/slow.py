@@ -26,6 +26,7 @@ from ctxcheck.engine.sites import Trace
 
 if TYPE_CHECKING:
     from ctxcheck.engine.blocking import Blocking
+    from ctxcheck.engine.ledger import Ledger
     from ctxcheck.engine.validator import Validator
 
 #: Places that are kept for one class, on either side.
@@ -66,12 +67,13 @@ class Over(NamedTuple):
 
 @final
 class Slow:
-    """What one session knows of them."""
+    """What one origin knows of them."""
 
-    __slots__ = ("_engine", "_over", "_taken", "_told")
+    __slots__ = ("_engine", "_ledger", "_over", "_taken", "_told")
 
-    def __init__(self, engine: Validator) -> None:
+    def __init__(self, engine: Validator, ledger: Ledger) -> None:
         self._engine: Validator = engine
+        self._ledger: Ledger = ledger
         self._taken: dict[LockClass, dict[tuple[int, int, int], Taken]] = {}
         self._over: dict[LockClass, dict[tuple[int, str, int, int], Over]] = {}
         self._told: set[tuple[LockClass, Grade]] = set()
@@ -134,7 +136,7 @@ class Slow:
         best: tuple[tuple[int, bool, bool, tuple[Any, ...]], Taken, Over] | None = None
         for taken in list(self._taken.get(lock_class, {}).values()):
             for over in list(self._over.get(lock_class, {}).values()):
-                if any(self._engine.is_single(guard) for guard in taken.guards & over.guards):
+                if any(self._ledger.is_single(guard) for guard in taken.guards & over.guards):
                     continue  # who has that one doesn't wait for this one: it is told of that one
                 alone = over.owner.thread is taken.owner.thread
                 accepted = (taken.allowed or over.allowed) is not None

@@ -122,7 +122,7 @@ def acquire(
             return False
         stand_on(lock, state, new)
         if mode is not None:
-            consult(engine.interrupts.obtained, state, new)
+            consult(engine.of(state).interrupts.obtained, state, new)
     except BaseException:
         if lock.node is new is not VOID:
             release(lock, state)
@@ -182,7 +182,7 @@ def stand_on(lock: Any, state: OwnerState, node: Node) -> None:
     state.cur = node if node.parent is state.cur else Node(state.cur, node.step, state, node.trace, stands_for=node)
     lock_class = node.step.lock_class
     if lock_class is not None and lock_class.nested:
-        consult(state.engine.nesting.remember, state, node, lock)
+        consult(state.engine.ledger.nesting.remember, state, node, lock)
 
 
 def _take_in_time(lock: LockRecord, state: OwnerState, node: Node, blocking: Any, timeout: Any) -> bool:

@@ -5,6 +5,7 @@ Each function is given the validator and the owner that took the step, which may
 
 from __future__ import annotations
 
+import dataclasses
 from typing import TYPE_CHECKING, Any
 
 from ctxcheck.engine.classes import BLOCK, EVENT_LOOP, LockClass, Mode
@@ -143,12 +144,14 @@ def redeclared(engine: Validator, state: OwnerState) -> None:
     if declared is None:
         return
     engine.roster.forget_chains()
-    for (source, target), evidence in list(engine.graph.evidence.items()):
+    known = [item for graph in engine.origins.graphs(state) for item in list(graph.evidence.items())]
+    for (source, target), evidence in known:
         breach = declared.breach(source, target)
         if breach is not None and evidence.witnesses:
             w = evidence.witnesses[0]
             facts = DeclaredFacts(target, Entry(source.step(w.held_mode), w.held_at, False), w.taken_mode, breach)
-            engine.emit(state, _declared_finding(w.owner, facts, w.taken_at, source, w.allowed))
+            found = _declared_finding(w.owner, facts, w.taken_at, source, w.allowed)
+            engine.emit(state, dataclasses.replace(found, origin=w.origin))
 
 
 def _declared_finding(

@@ -11,6 +11,7 @@ Whatever enters may be entered again at any bytecode, by a finalizer, a signal h
 
 from __future__ import annotations
 
+import dataclasses
 import weakref
 from collections.abc import Callable
 from typing import Any, Final, final
@@ -24,19 +25,17 @@ from ctxcheck.engine.destroyed import Destroyed
 from ctxcheck.engine.findings import Entry, Finding
 from ctxcheck.engine.grading import Owners
 from ctxcheck.engine.graph import OrderGraph
-from ctxcheck.engine.interrupts import Interrupts
-from ctxcheck.engine.latches import Latches
+from ctxcheck.engine.ledger import Ledger
 from ctxcheck.engine.levels import excuse
-from ctxcheck.engine.nesting import Nesting, guards_of
+from ctxcheck.engine.nesting import guards_of
 from ctxcheck.engine.orders import Orders
+from ctxcheck.engine.origins import Origins
 from ctxcheck.engine.owner import VOID, Node, OwnerState
 from ctxcheck.engine.raw import get_frame, watchers
 from ctxcheck.engine.roster import Roster
 from ctxcheck.engine.sites import GENERATED, Trace, capture, local, still_running
-from ctxcheck.engine.slow import Slow
 from ctxcheck.engine.telling import report_against, report_release, report_sleep
 from ctxcheck.engine.violations import Violation
-from ctxcheck.engine.waits import Waits
 from ctxcheck.engine.watchdog import Watchdog
 
 #: Cached nodes of all tries together; beyond it chains are validated each time, and counted.
@@ -73,8 +72,6 @@ class Validator:
         self.on_withdrawal: Callable[[Finding], None] = withdraw
         self.owners: Owners = owners
         self.deadlock_after: float = deadlock_after
-        self.origin: str = ""
-        self.graph: OrderGraph = OrderGraph()
         self.book: BracketBook = BracketBook()
         self.closed: bool = False
         self.broken: bool = False
@@ -92,19 +89,20 @@ class Validator:
         #: raise again each time that an order is broken which is known to be (for mode "raise")
         self.insistent: bool = False
         self.roster: Roster = Roster(self)
-        self.orders: Orders = Orders(self, self.graph)
-        self.nesting: Nesting = Nesting(self)
+        #: what is learned where no origins are told apart; and those, where they are
+        self.ledger: Ledger = Ledger(self, "", self.made)
+        self.origins: Origins = Origins(self)
+        self.orders: Orders = Orders(self)
         self.watchdog: Watchdog = Watchdog(self)
-        self.interrupts: Interrupts = Interrupts(self, self.graph)
         self.destroyed: Destroyed = Destroyed(self)
-        self.waits: Waits = Waits(self)
-        self.slow: Slow = Slow(self)
-        self.latches: Latches = Latches(self.made)
         #: owners that wait for a lock of their own, and may be waiting for a hand-off
         self.provisional: dict[OwnerState, Finding] = {}
         self._traces: dict[tuple[Any, ...], Trace] = {}
         self._before: dict[LockClass, tuple[int, int]] = {}
         self._outer: dict[LockClass, tuple[bool, bool]] = {}
+        #: what :meth:`made` and :meth:`handed_over` answer when the session is over
+        self._made: dict[LockClass, int] | None = None
+        self._handed_over: set[LockClass] | None = None
 
     def begin(self) -> None:
         """Start with nothing known: classes outlive sessions, what was learned of them doesn't."""
@@ -116,19 +114,33 @@ class Validator:
             lock_class.handed_over = lock_class.nested = False
 
     def finish(self) -> None:
-        """Give the session outside back what it had learned of classes; no verdict can be made after this."""
+        """Give the session outside back what it had learned of classes; no verdict can be made after this, but what was
+        learned can be put together with more (see :mod:`~ctxcheck.engine.union`)."""
         declarations.finish(self)
+        self._made = {c: self.made(c) for seen in self.seen for c in (seen, seen.base)}
+        self._handed_over = {lock_class for lock_class in REGISTRY.all() if lock_class.handed_over}
         for lock_class in REGISTRY.all():
             lock_class.handed_over, lock_class.nested = self._outer.get(lock_class, (False, False))
 
-    def is_single(self, lock_class: LockClass) -> bool:
-        """Whether one instance at most can have taken part in this session, so that holding it keeps others out."""
-        return self.made(lock_class) <= 1
+    @property
+    def graph(self) -> OrderGraph:
+        """The orders of a session that tells no origins apart."""
+        return self.ledger.graph
+
+    def of(self, state: OwnerState) -> Ledger:
+        """What is learned from the steps that an owner takes where it stands."""
+        return self.origins.of(state) if state.origin else self.ledger
 
     def made(self, lock_class: LockClass) -> int:
         """How many instances of a class can have taken part in this session."""
+        if self._made is not None:
+            return self._made.get(lock_class, 0)
         live, created = self._before.get(lock_class, (0, 0))
         return live + lock_class.created - created
+
+    def handed_over(self, lock_class: LockClass) -> bool:
+        """Whether a lock of this class was released in this session by an owner that didn't hold it."""
+        return lock_class.handed_over if self._handed_over is None else lock_class in self._handed_over
 
     # --- acquiring --------------------------------------------------------------
 
@@ -152,6 +164,7 @@ class Validator:
             node.made_for = weakref.ref(lock)
         except TypeError:
             pass  # a region: it has no instances
+        ledger = self.of(state)
         needs = lock_class.kind.needs
         held = state.own_held() if needs == AWAIT else list(parent.held())
         cacheable = not lock_class.nested
@@ -162,11 +175,11 @@ class Validator:
             held = []  # a region is re-entered: that adds no order
         elif nests:
             cacheable = False
-            self.nesting.mark(lock_class)
+            ledger.nesting.mark(lock_class)
             if mode.waits:
-                self.nesting.check(state, node, held, lock)
+                ledger.nesting.check(state, node, held, lock)
         if mode.waits:
-            self.latches.waited_for(lock_class)
+            ledger.latches.waited_for(lock_class)
             if lock_class.kind.sleeps and not mode.judged and not parent.allows & needs:
                 because = parent.because(needs)
                 if because is not None:
@@ -177,9 +190,9 @@ class Validator:
                             mode=mode, lock_class=lock_class, permission=needs,
                         )  # fmt: skip
                     if because.step is EVENT_LOOP or self.allowed(parent, "CTX102") is not None:
-                        self.slow.taken(state, node, because, held)
+                        ledger.slow.taken(state, node, because, held)
             guards = guards_of(held)
-            self.interrupts.note(state, node, guards)
+            ledger.interrupts.note(state, node, guards)
             if held and self.orders.record(state, held, lock_class, mode, node, guards):
                 cacheable = False
             if self.declared is not None and report_against(self, state, self.declared, node, held) and self.insistent:
@@ -286,6 +299,8 @@ class Validator:
 
     def emit(self, state: OwnerState, finding: Finding) -> Violation:
         """Hand a finding out, with this owner's checking suspended: what is told may log, and logging locks."""
+        if state.origin and not finding.origin:
+            finding = dataclasses.replace(finding, origin=self.origins.of(state).origin)
         saved = state.cur
         state.cur = VOID
         try:
@@ -298,7 +313,13 @@ class Validator:
     def pending(self) -> list[Finding]:
         """What will be reported at the end unless something redeems it until then."""
         found = [*self.roster.pending(), *self.destroyed.pending()]
-        return [finding for finding in found if not any(map(self.latches.has, finding.classes))]
+        return [finding for finding in found if not any(map(self.origins.latches(finding.origin).has, finding.classes))]
+
+    def settle(self, origin: str) -> None:
+        """An origin is over: what is provisional in it is told now."""
+        for finding in (*self.roster.settled(origin), *self.destroyed.settled(origin)):
+            if not any(c.handed_over or self.origins.latches(origin).has(c) for c in finding.classes):
+                self.on_finding(finding)
 
     def close(self, how: str = "run") -> None:
         """The session ends: settle what was provisional.  The graph stays readable."""

@@ -147,18 +147,19 @@ def report_cycle(engine: Validator, teller: OwnerState, seen: WaitCycle) -> None
         facts = NestingFacts(repeated, engine.entry(held), "both")
         engine.emit(teller, Finding("CTX003", "certain", state.owner, trace, (repeated.key,), facts, (repeated,)))
         return
-    cycle = _stuck_cycle(engine.graph, classes)
+    cycle = _stuck_cycle(engine.origins.graphs(state), classes)
     if cycle is not None:
         engine.emit(teller, order_finding(cycle, state.owner, trace, waiters))
 
 
-def _stuck_cycle(graph: OrderGraph, classes: tuple[LockClass, ...]) -> Cycle | None:
+def _stuck_cycle(graphs: list[OrderGraph], classes: tuple[LockClass, ...]) -> Cycle | None:
     smallest = min(range(len(classes)), key=lambda i: classes[i].key)
     classes = classes[smallest:] + classes[:smallest]
     witnesses: list[Witness] = []
     counts: list[int] = []
     for i, source in enumerate(classes):
-        evidence = graph.evidence.get((source, classes[(i + 1) % len(classes)]))
+        edge = (source, classes[(i + 1) % len(classes)])
+        evidence = next((graph.evidence[edge] for graph in graphs if edge in graph.evidence), None)
         if evidence is None or not evidence.witnesses:
             return None
         witnesses.append(min(evidence.witnesses, key=Witness.sort_key))

@@ -25,7 +25,7 @@ from ctxcheck.engine.graph import Edge
 from ctxcheck.engine.nesting import guards_of
 from ctxcheck.engine.owner import Node, Owner, OwnerState
 from ctxcheck.engine.rules import Grade
-from ctxcheck.engine.sites import Trace, capture
+from ctxcheck.engine.sites import EMPTY, Trace, capture
 
 if TYPE_CHECKING:
     from ctxcheck.engine.validator import Validator
@@ -41,9 +41,10 @@ _THREADING: Final = threading.Thread.run.__code__.co_filename
 class _Sender:
     """One place that sends a signal: the locks that were needed to get there, and whether somebody was woken."""
 
-    __slots__ = ("needs", "woke")
+    __slots__ = ("at", "needs", "woke")
 
-    def __init__(self) -> None:
+    def __init__(self, at: Trace) -> None:
+        self.at: Trace = at
         self.needs: set[LockClass] = set()
         self.woke: bool = False
 
@@ -63,7 +64,7 @@ class _Slot(NamedTuple):
 
 @final
 class Waits:
-    """What one session knows of waits."""
+    """What one origin knows of waits."""
 
     __slots__ = ("_engine", "_senders", "_slots", "_work")
 
@@ -185,7 +186,7 @@ class Waits:
                     needed.setdefault(lock_class, node)
         if alike:
             held = {n.step.lock_class for n in parent.held()}
-            needed = {c: n for c, n in needed.items() if c not in held and self._engine.is_single(c)}
+            needed = {c: n for c, n in needed.items() if c not in held and self._engine.of(state).is_single(c)}
             woke = False
         elif base is not None and not needed:
             return  # whether it needed something on its way isn't known
@@ -203,12 +204,21 @@ class Waits:
             parent[step] = Node(parent, step, state, trace if woke else Trace((), ()))
 
     def _sender(self, target: LockClass, trace: Trace) -> _Sender:
-        place = (0, 0)
+        place, at = (0, 0), EMPTY
         for code, lasti in zip(trace.codes, trace.lastis, strict=True):
-            place = (id(code), lasti)
+            place, at = (id(code), lasti), Trace((code,), (lasti,))
             if code.co_filename != _THREADING:
                 break  # not in `notify_all`, but where that is called
-        return self._senders.setdefault(target, {}).setdefault(place, _Sender())
+        return self._senders.setdefault(target, {}).setdefault(place, _Sender(at))
+
+    def senders(self) -> list[tuple[LockClass, tuple[str, str, int], set[LockClass], bool]]:
+        """Each place that sends a signal: which, where (the same in every process), what it needed, and whether it woke
+        somebody."""
+        return [
+            (target, sender.at.sort_key(), set(sender.needs), sender.woke)
+            for target, places in list(self._senders.items())
+            for sender in list(places.values())
+        ]
 
     def doubtful(self) -> set[Edge]:
         """The edges from signals to locks that some sender, one that did wake somebody, did without."""

@@ -102,7 +102,7 @@ def stand(record: Record, state: OwnerState, node: Node) -> None:
     lock_class = node.step.lock_class
     if lock_class is not None and lock_class.nested:
         engine: Validator = state.engine  # type: ignore[assignment]
-        slowpath.consult(engine.nesting.remember, state, node, record)
+        slowpath.consult(engine.ledger.nesting.remember, state, node, record)
 
 
 def _leave(record: Record, node: Node, *, scoped: bool) -> None:

@@ -325,7 +325,7 @@ class Tracked:
                     self._holds[serial][-1] = node
                 slowpath.stand_on(self, st, node)
                 if node is not VOID and (mode.timed or not mode.waits):
-                    slowpath.consult(engine.interrupts.obtained, st, node)
+                    slowpath.consult(engine.of(st).interrupts.obtained, st, node)
             st.waiting = None
             engine.no_longer_blocked(st)
         except BaseException:

@@ -65,10 +65,10 @@ def before_wait(
     if lock_class is not None and lock_class.kind.awaited == "party":
         # nothing in its hands
         if target.kind.awaited == "party" and cur[target.step(mode)] is None:
-            slowpath.consult(st.engine.waits.wait, st, target, mode)
-        slowpath.consult(st.engine.waits.idle, st)
+            slowpath.consult(st.engine.of(st).waits.wait, st, target, mode)
+        slowpath.consult(st.engine.of(st).waits.idle, st)
     elif cur[target.step(mode)] is None:
-        slowpath.consult(st.engine.waits.wait, st, target, mode, own)
+        slowpath.consult(st.engine.of(st).waits.wait, st, target, mode, own)
 
 
 def rested(lock: Any) -> None:
@@ -82,7 +82,7 @@ def rested(lock: Any) -> None:
     own = getattr(lock, "node", None)
     if node.stands_for is (own.node if type(own) is Reentry else own):
         st.cur = base
-        slowpath.consult(st.engine.waits.idle, st)
+        slowpath.consult(st.engine.of(st).waits.idle, st)
         st.cur = node if st.cur is base else Node(st.cur, node.step, st, node.trace, stands_for=node.stands_for)
 
 
@@ -105,6 +105,6 @@ def before_signal(target: LockClass | None, *, woke: bool, own: Any = None, alik
     if type(held) is Reentry:
         held = held.node
     try:
-        slowpath.consult(lambda: st.engine.waits.signal(st, target, woke=woke, own=held, alike=alike))
+        slowpath.consult(lambda: st.engine.of(st).waits.signal(st, target, woke=woke, own=held, alike=alike))
     except ViolationError:
         pass  # it is recorded; who sends does nothing wrong, and a signal that isn't sent is waited for in vain

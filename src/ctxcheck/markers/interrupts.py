@@ -113,7 +113,7 @@ class Masked(_Block):
         return self._what, True
 
     def _left(self, state: OwnerState, node: Node) -> None:  # noqa: ARG002
-        state.engine.interrupts.unmasked(state)
+        state.engine.of(state).interrupts.unmasked(state)
 
     def __repr__(self) -> str:
         return f"<ctxcheck.masked({self._what.label})>"

@@ -18,7 +18,7 @@ from ctxcheck.engine.raw import get_ident
 from ctxcheck.locks.waits import awaited_class, before_wait, is_wait
 from ctxcheck.probes.parties import KEY, fields, party_of
 from ctxcheck.probes.patches import Patches
-from ctxcheck.probes.threads import enter, leave
+from ctxcheck.probes.threads import enter, leave, origin_here
 
 _serials: Final = itertools.count(1).__next__
 
@@ -38,14 +38,15 @@ class _Pool:
 
 
 class _Job:
-    """What is known of one job: its class, its place in the order of submission, its pool, and whether somebody has
-    seen that it is done."""
+    """What is known of one job: its class, what it counts for, its place in the order of submission, its pool, and
+    whether somebody has seen that it is done."""
 
-    __slots__ = ("done", "lock_class", "pool", "serial")
+    __slots__ = ("done", "lock_class", "origin", "pool", "serial")
 
     def __init__(self, lock_class: LockClass) -> None:
         self.lock_class: LockClass = lock_class
         self.serial: int = _serials()
+        self.origin: str = origin_here()
         self.pool: _Pool | None = None
         self.done: bool = False
 
@@ -95,7 +96,7 @@ def _nested(pool: _Pool, mine: _Job, job: _Job, timed: bool) -> None:
     if st.engine is None or st.cur is VOID:
         return
     pool.nested.add(mine.serial)
-    waits, inside = st.engine.waits, len(pool.nested)
+    waits, inside = st.engine.of(st).waits, len(pool.nested)
     slowpath.consult(lambda: waits.slot(st, pool.lock_class, job.lock_class, pool.workers, inside, timed=timed))
 
 
@@ -233,7 +234,7 @@ def watch_pools(patches: Patches, module: Any) -> None:
             before, inside = _running.get(me), None
             try:
                 _running[me] = job
-                inside = enter(job.lock_class)
+                inside = enter(job.lock_class, job.origin, lent=True)
                 return original(self)
             finally:
                 if inside is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 from ctxcheck import fastpath
 from ctxcheck.engine import slowpath
@@ -16,11 +16,12 @@ from ctxcheck.probes.patches import Patches
 
 
 class _Known:
-    """What is known of one thread: its class, and whether somebody has seen that it is over."""
+    """What is known of one thread: its class, what it counts for, and whether somebody has seen that it is over."""
 
-    __slots__ = ("over", "party")
+    __slots__ = ("origin", "over", "party")
 
     def __init__(self, party: LockClass) -> None:
+        self.origin: str = origin_here()
         self.party: LockClass = party
         self.over: bool = False
 
@@ -41,7 +42,7 @@ def watch(patches: Patches) -> None:
     def bootstrap(original: Any, live: Any) -> Any:
         def _bootstrap_inner(self: Any) -> None:
             known = fields(self).get(KEY)
-            inside = enter(known.party) if known is not None and live() else None
+            inside = enter(known.party, known.origin) if known is not None and live() else None
             try:
                 original(self)
             finally:
@@ -102,20 +103,51 @@ def _is_worker(target: Any) -> bool:
     )
 
 
-def enter(party: LockClass) -> tuple[OwnerState, Node] | None:
-    """The calling thread is this party from now on; what :func:`leave` needs, or ``None`` where nothing is checked."""
+class Inside(NamedTuple):
+    """What :func:`leave` needs: the owner, where it stands, and what it counted for before."""
+
+    state: OwnerState
+    node: Node
+    before: str
+
+
+def origin_here() -> str:
+    """What the calling owner counts for, empty where no origins are told apart."""
+    engine = fastpath.engine()
+    if engine is None or not engine.origins.default:
+        return ""
+    return engine.of(fastpath.current()).origin
+
+
+def enter(party: LockClass, origin: str = "", *, lent: bool = False) -> Inside | None:
+    """The calling thread is this party from now on, and counts for ``origin``; what :func:`leave` needs, or ``None``
+    where nothing is checked.  ``lent``: for as long as it is that party only."""
     state = fastpath.current()
     if state.engine is None or state.cur is VOID:
         return None
-    node = slowpath.consult(state.engine.waits.enter, state, party)
+    before = state.origin
+    if origin:
+        before = slowpath.consult(_belongs, state, origin, lent) or before
+    node = slowpath.consult(state.engine.of(state).waits.enter, state, party)
     if node is None:
         return None
     state.cur = node
-    return state, node
+    return Inside(state, node, before)
 
 
-def leave(inside: tuple[OwnerState, Node]) -> None:
+def _belongs(state: OwnerState, origin: str, lent: bool) -> str:
+    origins = state.engine.origins
+    origin = origins.living(origin)
+    state.lends = state.lends or lent
+    if not lent:
+        state.home = origin
+    return str(origins.move(state, origin))
+
+
+def leave(inside: Inside) -> None:
     """It is no longer."""
-    state, node = inside
+    state, node, before = inside
     if not state.ended and state.cur is not VOID:
-        slowpath.consult(state.engine.waits.leave, state, node)
+        slowpath.consult(state.engine.of(state).waits.leave, state, node)
+        if state.lends and before != state.origin:
+            slowpath.consult(state.engine.origins.move, state, state.home)
