@@ -95,7 +95,7 @@ class Slow:
         engine = self._engine
         allowed = engine.allowed(node, "CTX105")
         reason, guards = engine.entry(because), guards_of(held)
-        if _keep(places, key, Taken(state.owner, reason, node.trace, guards, mode.timed, allowed, engine.origin)):
+        if _keep(places, key, Taken(state.owner, reason, node.trace, guards, mode.timed, allowed, state.origin)):
             self._tell(state, lock_class)
 
     def over(self, state: OwnerState, call: Blocking, held: list[Node], trace: Trace) -> None:
@@ -114,7 +114,7 @@ class Slow:
                 continue
             state.owner.learn_name()
             entry, guards = engine.entry(node), guards_of([n for n in held if n is not node])
-            if _keep(places, key, Over(state.owner, entry, call.name, trace, guards, allowed, engine.origin)):
+            if _keep(places, key, Over(state.owner, entry, call.name, trace, guards, allowed, state.origin)):
                 self._tell(state, lock_class)
 
     def _tell(self, state: OwnerState, lock_class: LockClass) -> None:
