@@ -31,7 +31,8 @@ ROOMS: dict[str, set[str]] = {
     "notices": {"engine"},
     # what sessions learned, between processes
     "evidence": {"engine"},
-    "session": {"engine", "fastpath", "notices", "reports", "selection", "steps", "tasks"},
+    "acceptance": {"engine", "reports", "selection"},
+    "session": {"acceptance", "engine", "fastpath", "notices", "reports", "selection", "steps", "tasks"},
     # names of rules, grades, errors: what a user types or reads
     "keys": {"engine.rules"},
     "dumps": {"engine", "fastpath", "notices", "reports", "session"},

@@ -18,6 +18,7 @@ from typing import Any, Final, final
 
 from ctxcheck.engine import declared as declarations
 from ctxcheck.engine import ranges
+from ctxcheck.engine.allows import Allows
 from ctxcheck.engine.brackets import BracketBook
 from ctxcheck.engine.classes import AWAIT, EVENT_LOOP, REGISTRY, ContextStep, LockClass, Step
 from ctxcheck.engine.declared import Declaration, Declared
@@ -73,6 +74,7 @@ class Validator:
         self.owners: Owners = owners
         self.deadlock_after: float = deadlock_after
         self.book: BracketBook = BracketBook()
+        self.allows: Allows = Allows()
         self.closed: bool = False
         self.broken: bool = False
         self.chains: int = 0
@@ -221,6 +223,8 @@ class Validator:
         parent = state.cur
         state.owner.learn_name()
         self.contexts += 1
+        if isinstance(step, ContextStep) and step.kind == "allow":
+            self.allows.entered(step)
         node = Node(parent, step, state, capture(2))
         if self.room():
             parent[step] = node
@@ -269,11 +273,7 @@ class Validator:
 
     def allowed(self, node: Node, rule: str) -> str | None:
         """The reason of the innermost ``allow`` on this chain that covers ``rule``, if there is one."""
-        for entry in node.chain():
-            step = entry.step
-            if isinstance(step, ContextStep) and step.kind == "allow" and rule in step.detail:  # type: ignore[operator]
-                return step.label
-        return None
+        return self.allows.grant(node, rule)
 
     def entry(self, node: Node) -> Entry:
         """Describe a node of the calling owner's chain for a report.
