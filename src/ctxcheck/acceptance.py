@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, Final, final
 
 from ctxcheck.engine.allows import UnusedAllow, codes_of
-from ctxcheck.engine.findings import Finding
+from ctxcheck.engine.findings import Entry, Finding
 from ctxcheck.engine.grading import edges_of
 from ctxcheck.engine.sites import PACKAGE_DIR, Trace
 from ctxcheck.engine.validator import Validator
@@ -132,7 +132,7 @@ class Acceptance:
         if getattr(finding.facts, "cycle", None) is not None:
             return known.allowed_by is None
         entries = (getattr(finding.facts, name, None) for name in ("held", "because", "lock", "entry"))
-        traces = (finding.trace, *(entry.trace for entry in entries if entry is not None))
+        traces = (finding.trace, *(entry.trace for entry in entries if type(entry) is Entry))
         heads = tuple((id(trace.codes[0]), trace.lastis[0]) for trace in traces if trace.codes)
         commented = any(known_to_have(trace.codes[0].co_filename) for trace in traces if trace.codes)
         if known.allowed_by is None and not commented:

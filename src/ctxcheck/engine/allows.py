@@ -6,6 +6,7 @@ seen when an owner first takes that chain; that it accepted something, when a fi
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final, Literal, cast, final
 
@@ -85,6 +86,13 @@ class Allows:
             if isinstance(step, ContextStep) and step.kind == "allow" and rule in codes_of(step):
                 return Grant.by(step)
         return None
+
+    def grant_of(self, steps: Iterable[object], rule: str) -> Grant | None:
+        """The last of these steps that is an ``allow`` which covers ``rule``, if there is one."""
+        if not self._ran:
+            return None
+        found = [step for step in steps if isinstance(step, ContextStep) and step.kind == "allow"]
+        return next((Grant.by(step) for step in reversed(found) if rule in codes_of(step)), None)
 
     def used(self, grant: str | None) -> None:
         """A finding was accepted by it."""

@@ -24,6 +24,7 @@ from ctxcheck.engine.classes import AWAIT, EVENT_LOOP, REGISTRY, ContextStep, Lo
 from ctxcheck.engine.declared import Declaration, Declared
 from ctxcheck.engine.destroyed import Destroyed
 from ctxcheck.engine.findings import Entry, Finding
+from ctxcheck.engine.generators import Generators
 from ctxcheck.engine.grading import Owners
 from ctxcheck.engine.graph import OrderGraph
 from ctxcheck.engine.ledger import Ledger
@@ -97,6 +98,7 @@ class Validator:
         self.orders: Orders = Orders(self)
         self.watchdog: Watchdog = Watchdog(self)
         self.destroyed: Destroyed = Destroyed(self)
+        self.generators: Generators = Generators(self)
         #: owners that wait for a lock of their own, and may be waiting for a hand-off
         self.provisional: dict[OwnerState, Finding] = {}
         self._traces: dict[tuple[Any, ...], Trace] = {}
@@ -257,6 +259,10 @@ class Validator:
         """
         holder = node.state
         lock_class = node.step.lock_class or lock_class  # its level, if it was taken at one
+        if self.generators.closes(state, node):
+            holder.drops.append(node)
+            self.roster.told(node)
+            return
         if lock_class.kind.owned:
             report_release(self, state, "CTX302", lock_class, holder.owner, node)
             return
