@@ -29,7 +29,7 @@ MAX_PLACES: Final = 10_000
 
 #: An order may be seen at many lines, of which the report shows one: a comment for such a rule counts as used where a
 #: finding of the rule has a place in its file.
-_OF_ORDERS: Final = frozenset({"CTX001", "CTX003", "CTX004", "CTX005", "CTX006", "CTX007"})
+_OF_ORDERS: Final = frozenset({"CTX001", "CTX003", "CTX004", "CTX005", "CTX006", "CTX007", "CTX105"})
 
 
 @final
@@ -82,6 +82,8 @@ class Acceptance:
     def _note(self, finding: Finding, engine: Validator) -> None:
         """Note which blocks the finding has to do with."""
         engine.allows.used(finding.allowed)
+        for name in ("taken", "over"):  # of a slow lock
+            engine.allows.used(getattr(getattr(finding.facts, name, None), "allowed", None))
         cycle = getattr(finding.facts, "cycle", None)
         if cycle is None:
             return
@@ -129,7 +131,7 @@ class Acceptance:
         """
         if finding.allowed is not None:
             return True
-        if getattr(finding.facts, "cycle", None) is not None:
+        if hasattr(finding.facts, "cycle"):
             return known.allowed_by is None
         entries = (getattr(finding.facts, name, None) for name in ("held", "because", "lock", "entry"))
         traces = (finding.trace, *(entry.trace for entry in entries if type(entry) is Entry))

@@ -29,6 +29,38 @@ _MORE = {
                 with lock:
                     pass
     """,
+    "CTX103": """
+        import asyncio
+
+        @ctxcheck.might_sleep
+        def fetch(): pass
+
+        async def main():
+            fetch()
+
+        def broken():
+            asyncio.run(main())
+    """,
+    "CTX105": """
+        import asyncio
+
+        lock = ctxcheck.Lock(name="A")
+
+        @ctxcheck.might_sleep
+        def fetch(): pass
+
+        def refresh():
+            with lock:
+                fetch()
+
+        async def main():
+            with lock:
+                pass
+
+        def broken():
+            refresh()
+            asyncio.run(main())
+    """,
     "CTX201": """
         @ctxcheck.within_range("txn")
         def write(): pass

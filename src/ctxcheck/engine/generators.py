@@ -14,7 +14,7 @@ import os
 import sys
 from opcode import opmap
 from types import AsyncGeneratorType, CodeType, GeneratorType
-from typing import TYPE_CHECKING, Any, Final, final
+from typing import TYPE_CHECKING, Any, Final, cast, final
 
 from ctxcheck.engine.findings import Finding, SuspendFacts
 from ctxcheck.engine.owner import Node, OwnerState
@@ -132,15 +132,15 @@ def _objects() -> list[Any]:
 
 def _waits_in(thing: Any, code: CodeType) -> bool:
     """Whether it is a generator with this code that stands at a ``yield`` of its own."""
-    kind = type(thing)
+    kind = cast("object", type(thing))
     if kind not in _KINDS:
         return False
     if kind is _GENERATOR:
         return bool(thing.gi_code is code and thing.gi_suspended and thing.gi_yieldfrom is None)
     if thing.ag_code is not code or thing.ag_running or thing.ag_frame is None:
         return False
-    at = thing.ag_frame.f_lasti  # 3.11 doesn't tell whether it has begun
-    return bool(at >= 0 and code.co_code[at] == _YIELD)
+    at: int = thing.ag_frame.f_lasti  # 3.11 doesn't tell whether it has begun
+    return at >= 0 and code.co_code[at] == _YIELD
 
 
 _GENERATOR: Final[object] = GeneratorType

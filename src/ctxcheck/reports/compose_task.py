@@ -43,7 +43,6 @@ def _write_awaits(draft: Draft, facts: SuspendFacts) -> None:
     draft.held.append(name)
     draft.stack("stack", finding.owner, finding.trace)
     draft.stack("stack of the generator", finding.owner, facts.yields)
-    draft.stack("stack of the greenlet", finding.owner, facts.greenlet)
     draft.stack("stack of the acquire", finding.owner, held)
     draft.note(f"{thread} goes on with other tasks meanwhile, and {lock} stays held until this one is resumed")
     if generator:
