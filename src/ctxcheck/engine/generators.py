@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any, Final, cast, final
 
 from ctxcheck.engine.findings import Finding, SuspendFacts
 from ctxcheck.engine.owner import Node, OwnerState
-from ctxcheck.engine.raw import get_frame
 from ctxcheck.engine.sites import EMPTY, Trace, capture, chain_of
 
 if TYPE_CHECKING:
@@ -79,26 +78,21 @@ class Generators:
         return None if where is None else self._finding(state, node, node, where, "left", how)
 
     def closes(self, state: OwnerState, node: Node) -> bool:
-        """Whether ``state`` releases the lock of another owner since it closes the generator that took it, or the
-        collector does so in its thread: then that is told."""
-        error = sys.exception()
-        if not isinstance(error, GeneratorExit):
-            return False
+        """Whether ``state`` releases the lock of another owner since it closes the generator that took it (or the
+        collector does so in its thread, or a task of the loop's): then that is told."""
         code = holding_generator(node.trace)
-        frame: Any = get_frame(1)
-        while frame is not None and frame.f_code is not code:
-            frame = frame.f_back
-        if code is None or frame is None:
+        error = sys.exception()
+        if code is None or error is None:
+            return False
+        thrown = error.__traceback__
+        while thrown is not None and thrown.tb_next is not None:
+            thrown = thrown.tb_next
+        # thrown in at a `yield`, as close() does, and what cancels a task that closes it
+        if thrown is None or thrown.tb_frame.f_code is not code or code.co_code[thrown.tb_lasti] not in _AT_YIELD:
             return False
         trace = capture(1)
         at = next((i for i, each in enumerate(trace.codes) if each is code), 0)
-        lastis = list(trace.lastis[at:])
-        thrown = error.__traceback__
-        while thrown is not None:
-            if thrown.tb_frame is frame:
-                lastis[0] = thrown.tb_lasti  # the `yield` that it was closed at
-            thrown = thrown.tb_next
-        where = Trace(trace.codes[at:], tuple(lastis))
+        where = Trace((code, *trace.codes[at + 1 :]), (thrown.tb_lasti, *trace.lastis[at + 1 :]))
         self._engine.emit(state, self._finding(state, node, node.stands_for, where, "closed", ""))
         return True
 
@@ -146,3 +140,5 @@ def _waits_in(thing: Any, code: CodeType) -> bool:
 _GENERATOR: Final[object] = GeneratorType
 _KINDS: Final[tuple[object, ...]] = (GeneratorType, AsyncGeneratorType)
 _YIELD: Final = opmap["YIELD_VALUE"]
+#: Where an exception comes from that is thrown in: from 3.13 on it is the instruction after the yield.
+_AT_YIELD: Final = (_YIELD, opmap["RESUME"])
