@@ -88,8 +88,9 @@ class Acceptance:
         if cycle is None:
             return
         witnesses = list(cycle.witnesses)
+        evidence_of = engine.origins.ledger(finding.origin).graph.evidence
         for edge in edges_of(cycle.classes):
-            evidence = engine.graph.evidence.get(edge)
+            evidence = evidence_of.get(edge)
             witnesses += evidence.witnesses if evidence is not None else ()
         for witness in witnesses:
             engine.allows.used(witness.allowed)
@@ -103,10 +104,11 @@ class Acceptance:
         if cycle is None:
             return ""
         sources, uncovered = Sources(), ""
+        evidence_of = engine.origins.ledger(finding.origin).graph.evidence
         for edge, witness in zip(edges_of(cycle.classes), cycle.witnesses, strict=False):
             if not self._commented(sources, finding.rule, witness):
                 continue
-            evidence = engine.graph.evidence.get(edge)
+            evidence = evidence_of.get(edge)
             others = [w for w in (evidence.witnesses if evidence is not None else ()) if w.allowed is None]
             free = next((w for w in others if not self._commented(sources, finding.rule, w)), None)
             if free is None:

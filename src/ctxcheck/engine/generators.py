@@ -125,14 +125,17 @@ def _objects() -> list[Any]:
 
 
 def _waits_in(thing: Any, code: CodeType) -> bool:
-    """Whether it is a generator with this code that stands at a ``yield`` of its own."""
+    """Whether it is a generator with this code that stands at a ``yield``."""
     kind = cast("object", type(thing))
     if kind not in _KINDS:
         return False
     if kind is _GENERATOR:
-        return bool(thing.gi_code is code and thing.gi_suspended and thing.gi_yieldfrom is None)
+        return bool(thing.gi_code is code and thing.gi_suspended)
     if thing.ag_code is not code or thing.ag_running or thing.ag_frame is None:
         return False
+    suspended = getattr(thing, "ag_suspended", None)
+    if suspended is not None:
+        return bool(suspended)
     at: int = thing.ag_frame.f_lasti  # 3.11 doesn't tell whether it has begun
     return at >= 0 and code.co_code[at] == _YIELD
 

@@ -262,6 +262,7 @@ class Validator:
         if self.generators.closes(state, node):
             holder.drops.append(node)
             self.roster.told(node)
+            self.provisional.pop(holder, None)
             return
         if lock_class.kind.owned:
             report_release(self, state, "CTX302", lock_class, holder.owner, node)

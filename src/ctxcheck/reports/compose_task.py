@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from ctxcheck.engine.findings import SuspendFacts
 from ctxcheck.engine.violations import Scenario, Step
 from ctxcheck.reports.draft import Draft, at_end_of, here
 from ctxcheck.reports.sourcetext import as_call, function_name
+
+_ASYNC: Final = 0x200  # CO_ASYNC_GENERATOR
 
 
 def write_suspend(draft: Draft, facts: SuspendFacts) -> None:
@@ -101,11 +105,12 @@ def _help_generator(draft: Draft, facts: SuspendFacts, generator: str, then: str
     block = draft.block(facts.held.trace)
     inside = f" inside {block}" if block else ""
     draft.help(f"collect the items{inside} into a list, and `yield` them after it")
-    closing = f"contextlib.closing({generator})"
     if then.startswith("before"):
         draft.help(f"make a list of {generator} {then}: then it is done, and has given the lock back")
+    elif facts.yields.codes and facts.yields.codes[-1].co_flags & _ASYNC:
+        draft.help(f"run it in `async with contextlib.aclosing({generator}):`, {then}")
     else:
-        draft.help(f"run it in `with {closing}:`, {then}")
+        draft.help(f"run it in `with contextlib.closing({generator}):`, {then}")
 
 
 def _help_release(draft: Draft, facts: SuspendFacts, then: str) -> None:
