@@ -20,6 +20,7 @@ from ctxcheck.engine import declared as declarations
 from ctxcheck.engine import ranges
 from ctxcheck.engine.brackets import BracketBook
 from ctxcheck.engine.classes import AWAIT, EVENT_LOOP, REGISTRY, ContextStep, LockClass, Step
+from ctxcheck.engine.contexts import Named
 from ctxcheck.engine.declared import Declaration, Declared
 from ctxcheck.engine.destroyed import Destroyed
 from ctxcheck.engine.findings import Entry, Finding
@@ -95,6 +96,7 @@ class Validator:
         self.orders: Orders = Orders(self)
         self.watchdog: Watchdog = Watchdog(self)
         self.destroyed: Destroyed = Destroyed(self)
+        self.named: Named = Named(self)
         #: owners that wait for a lock of their own, and may be waiting for a hand-off
         self.provisional: dict[OwnerState, Finding] = {}
         self._traces: dict[tuple[Any, ...], Trace] = {}
@@ -222,7 +224,7 @@ class Validator:
         state.owner.learn_name()
         self.contexts += 1
         node = Node(parent, step, state, capture(2))
-        if self.room():
+        if self.named.entered(state, node) and self.room():
             parent[step] = node
         return node
 
