@@ -118,10 +118,13 @@ def _rest(node: Node, names: tuple[str, ...], found: dict[str, Node]) -> dict[st
 
 def forbidding(node: Node, what: str) -> list[Node]:
     """The entries around ``node`` that forbid a category of calls, or a context by its name: one each, the outermost
-    of those that were entered again inside themselves."""
+    of those that were entered again inside themselves.  What an interrupting context interrupts forbids nothing in it,
+    nor does the role of its thread: there it is by chance."""
     found: dict[str, Node] = {}
-    for entry, name, _ in entries(node):
+    for entry, name, beyond in entries(node):
         step = entry.step
+        if beyond:
+            break
         if isinstance(step, ContextStep) and step.kind in FORBIDDING and what in _texts(step):
             found[name] = entry
     return list(found.values())

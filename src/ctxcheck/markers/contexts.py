@@ -162,7 +162,7 @@ def _statement(state: OwnerState, why: str = "") -> None:
     frame: Any = get_frame(1)
     while frame is not None and is_own(frame.f_code):
         frame = frame.f_back
-    if ENABLED and frame is not None and slowpath.consult(is_sleep_point, frame):
+    if ENABLED and frame is not None and slowpath.consult(_is_sleep_point, frame):
         call = call_named(str(frame.f_code.co_qualname), "sleep")
         slowpath.consult(judge, state.engine, state, call, None, "marked", EMPTY, why)
 
@@ -171,8 +171,7 @@ def _statement(state: OwnerState, why: str = "") -> None:
 _asked: Final[dict[tuple[int, int], tuple[CodeType, bool]]] = {}
 
 
-def is_sleep_point(frame: FrameType) -> bool:
-    """Whether a call in the middle of which ``frame`` is stands for itself, and doesn't decorate anything."""
+def _is_sleep_point(frame: FrameType) -> bool:
     key = (id(frame.f_code), frame.f_lasti)
     known = _asked.get(key)
     if known is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import CodeType, FrameType
 from typing import Any, Final, final
 
 from ctxcheck import fastpath
@@ -11,11 +12,11 @@ from ctxcheck.engine.owner import OwnerState
 from ctxcheck.engine.raw import get_frame
 from ctxcheck.engine.sites import EMPTY, Trace, is_own
 from ctxcheck.markers.brackets import check_flag, check_why
-from ctxcheck.markers.contexts import MAX_LABELS, is_sleep_point
+from ctxcheck.markers.contexts import MAX_LABELS
 from ctxcheck.markers.named import Context, Role, check_context
 from ctxcheck.markers.shapes import F, Plan, mark
 from ctxcheck.markers.target import Target
-from ctxcheck.markers.usage import ENABLED
+from ctxcheck.markers.usage import ENABLED, is_statement
 
 _needs: Final[dict[tuple[bool, bool, tuple[str, ...]], Need]] = {}
 
@@ -47,6 +48,20 @@ class _Marked:
         slowpath.consult(contexts.check, state, self._need, self._what, "marked", self._declared, self._why)
 
 
+#: Places of such calls, with the answer; the code is kept, so that its id stays its own.
+_places: Final[dict[tuple[int, int], tuple[CodeType, bool]]] = {}
+
+
+def _is_statement(frame: FrameType) -> bool:
+    key = (id(frame.f_code), frame.f_lasti)
+    known = _places.get(key)
+    if known is None:
+        if len(_places) >= MAX_LABELS:
+            _places.clear()
+        known = _places[key] = (frame.f_code, is_statement(frame))
+    return known[1]
+
+
 @final
 class Needs:
     """What :func:`requires` and :func:`forbids` return: a decorator."""
@@ -67,11 +82,11 @@ class Needs:
         return Plan(check, _ctx_need=self.need, _ctx_ask=_Marked(target, self.need, self._why))
 
     def check_here(self, state: OwnerState, *, anyway: bool = False) -> None:
-        """The calling function says so here; not ``anyway``: unless it decorates another one with it."""
+        """The calling function says so here; not ``anyway``: if it does nothing else with it."""
         frame: Any = get_frame(1)
         while frame is not None and is_own(frame.f_code):
             frame = frame.f_back
-        if ENABLED and frame is not None and (anyway or slowpath.consult(is_sleep_point, frame)):
+        if ENABLED and frame is not None and (anyway or slowpath.consult(_is_statement, frame)):
             what = str(frame.f_code.co_qualname)
             slowpath.consult(contexts.check, state, self.need, what, "here", EMPTY, self._why)
 
@@ -108,7 +123,8 @@ def requires(*names: str | Context | Role, any: bool = False, why: str = "") -> 
     """Say that this needs to be inside of these contexts, all of them (CTX107).
 
     ``@requires("transaction")``: at each call of the function; of a coroutine or generator, when its body starts.
-    ``requires("transaction")`` as a statement: here and now.  The two are told apart by the bytecode behind the call.
+    ``requires("transaction")`` as a statement: here and now.  That is told by the bytecode behind the call; where its
+    value is used, in whatever way, it is no statement (:func:`assert_context` is, anywhere).
 
     A name means whatever is called so: a :func:`context`, an open range (:func:`range_start`), the role of this thread
     (:func:`thread_role`), an atomic section, a region, an interrupting context, the "event loop".
