@@ -110,10 +110,10 @@ def __getattr__(name: str) -> Any:
         except PackageNotFoundError:  # a source tree that was never installed
             return "0+unknown"
     home = _HOME_OF.get(name)
-    if name == "aio":  # a module: its import brings asyncio with it
+    if name in ("adapters", "aio"):  # modules; the import of `aio` brings asyncio with it
         import importlib
 
-        return importlib.import_module("ctxcheck.aio")
+        return importlib.import_module(f"ctxcheck.{name}")
     if home is None:
         raise AttributeError(f"module 'ctxcheck' has no attribute {name!r}")
     import importlib

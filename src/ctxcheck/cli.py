@@ -22,8 +22,8 @@ from ctxcheck.runner import Outcome, Program, RunnerError, before_os_exit, leave
 USAGE, BROKEN = 2, 3
 
 _RUN_OPTIONS: Final = (
-    "mode", "owners", "fail-on", "strict", "select", "ignore", "include", "exclude", "factories", "stack-depth",
-    "max-reports", "deadlock-after", "dump-signal", "data-dir", "color",
+    "mode", "owners", "fail-on", "strict", "select", "ignore", "include", "exclude", "factories", "adapters",
+    "stack-depth", "max-reports", "deadlock-after", "dump-signal", "data-dir", "color",
 )  # fmt: skip
 
 
@@ -211,6 +211,10 @@ class Run:
         watch = Watch(self._refuse)
         outcome = Outcome(0)
         install.install()
+        if self.config.adapters:
+            from ctxcheck import adapters
+
+            adapters.install(self.config.adapters)
         self.session.start()
         watch.install()
         undo = dump_on(self.config.dump_signal)
@@ -221,6 +225,8 @@ class Run:
                 undo()
                 watch.remove()
                 self.session.stop("run")
+                if self.config.adapters:
+                    adapters.uninstall()
                 install.uninstall()
         if self.refused:
             _say(self.refused)

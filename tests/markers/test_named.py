@@ -897,8 +897,8 @@ def test_what_was_fine_isnt_asked_again(check: Check) -> None:
          " forbids=('sleep',)"),
         (lambda: context("a", forbids=3), TypeError, "context('a'): forbids=3 is no tuple of categories and contexts"),  # type: ignore[arg-type]
         (lambda: context("a", forbids=("netwrok",)), ValueError, "context('a'): forbids='netwrok' is no category of"
-         " calls (sleep, wait, network, process, file, metadata, database); did you mean 'network'? If it is a context, name"
-         " that first: context('netwrok')"),
+         " calls (sleep, wait, network, process, file, metadata, database); did you mean 'network'? If it is a context,"
+         " name that first: context('netwrok')"),
         (lambda: thread_role(None), TypeError, "thread_role: the context's name must be a string, not None"),  # type: ignore[arg-type]
         (lambda: requires(), TypeError, 'requires: it names no context; say which: requires("transaction")'),
         (lambda: requires(save), TypeError, 'requires needs the name of a context: requires("transaction")'),  # type: ignore[arg-type]
