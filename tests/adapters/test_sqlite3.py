@@ -227,6 +227,7 @@ def test_several_connections(run: Session) -> None:
         assert not in_transaction(run)
 
 
+@pytest.mark.filterwarnings("ignore:unclosed database:ResourceWarning")  # from 3.13 on
 def test_a_connection_that_is_dropped(run: Session) -> None:
     connection = sqlite3.connect(":memory:")
     connection.execute("create table t (x)")

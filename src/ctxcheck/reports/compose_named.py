@@ -111,7 +111,9 @@ def write_required(draft: Draft, facts: RequiredFacts) -> None:
     opened = {opening.name for opening in facts.earlier}
     for name in facts.names:
         if name not in opened:
-            draft.note(f"nothing ever opened {code(short_name(name))}{_nearest(name, facts.known)}")
+            near = _nearest(name, facts.known)
+            draft.note(f"nothing ever opened {code(short_name(name))}{f'; did you mean {near}?' if near else ''}")
+            draft.help(f"if {near} is meant, name it so" if near else "")
     done = "do this" if facts.here else f"call {call}"
     for opening in earlier[:1]:
         draft.help(f"{done} inside of {code(short_name(opening.name))}, as{_who(draft, opening)} does")
@@ -151,9 +153,11 @@ def _who(draft: Draft, opening: Opening) -> str:
 
 
 def _nearest(name: str, known: tuple[str, ...]) -> str:
+    """The name that was meant, perhaps, in backticks, where nothing is called ``name``."""
+    if name in known:
+        return ""
     # Imported here: a name is rarely mistyped, and difflib isn't small.
     from difflib import get_close_matches
 
-    others = [plain(other) for other in known if other != name]
-    near = get_close_matches(plain(name), others, n=1, cutoff=0.6)
-    return f"; did you mean {code(short_name(near[0]))}?" if near else ""
+    near = get_close_matches(plain(name), map(plain, known), n=1, cutoff=0.6)
+    return code(short_name(near[0])) if near else ""

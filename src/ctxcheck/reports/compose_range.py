@@ -60,7 +60,7 @@ def _say_context(draft: Draft) -> None:
         return str(quoted or (f"@context_{marker}" if marker else f"context{plural}"))
 
     def said(text: str) -> str:
-        return _RANGE.sub(word, text)
+        return _RANGE.sub(word, text.removeprefix("whoever keeps off the range keeps off for ever; "))
 
     draft.message = said(draft.message)
     draft.sites = [dataclasses.replace(s, label=said(s.label), heading=said(s.heading)) for s in draft.sites]
