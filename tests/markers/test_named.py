@@ -659,7 +659,14 @@ def test_entered_before_anything_was_checked(idle: Check) -> None:
         idle.start()
         save()
         assert idle.rules == []
+        in_thread(save)
+        assert idle.rules == ["CTX107"]
         idle.stop()
+        with ambient("other"), txn, ambient("txn"), ambient("other"):
+            idle.start()
+            save()
+            assert idle.rules == ["CTX107"]
+            idle.stop()
     run()
     idle.start()
     save()

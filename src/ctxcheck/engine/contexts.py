@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, cast, final
 from ctxcheck.engine.classes import REGION, ContextStep, Step
 from ctxcheck.engine.findings import Finding, ForbiddenFacts, Opening, RequiredFacts
 from ctxcheck.engine.owner import ROOT_STEP, VOID, Node, OwnerState
-from ctxcheck.engine.raw import get_frame, local
+from ctxcheck.engine.raw import get_frame, get_ident, local
 from ctxcheck.engine.sites import EMPTY, GENERATED, Trace, capture
 from ctxcheck.engine.sites import local as variable
 from ctxcheck.engine.telling import chain_of
@@ -138,8 +138,9 @@ def _texts(step: ContextStep) -> frozenset[str]:
 
 #: Names that the program has given to contexts, in whatever session; for "did you mean".
 declared: Final[dict[str, None]] = {}
-#: Names of blocks that were entered while nothing was checked, and haven't been left yet.
-unseen: Final[list[str]] = []
+#: Blocks that were entered while nothing was checked, and haven't been left yet, by thread: the name of a context, or
+#: those that are ambient.
+unseen: Final[list[tuple[int, str | frozenset[str]]]] = []
 
 
 def declare(name: str) -> None:
@@ -196,8 +197,13 @@ class Named:
 
 def is_unseen(state: OwnerState, name: str) -> bool:
     """Whether the caller may be inside of a context that was entered before this session began."""
-    if name in unseen:
-        return True
+    here = get_ident()
+    for ident, what in reversed(unseen):
+        if ident == here:
+            if what == name:
+                return True
+            if not what or (isinstance(what, frozenset) and name in what):
+                return False
     outer = state.engine.named.outer
     while outer is not None:
         around = getattr(outer, "st", None)

@@ -15,7 +15,7 @@ from ctxcheck.engine.blocking import CATEGORIES
 from ctxcheck.engine.brackets import Bracket, Mark
 from ctxcheck.engine.classes import FREE, ContextStep, Step
 from ctxcheck.engine.owner import VOID, Node, OwnerState
-from ctxcheck.engine.raw import get_frame, uninterrupted
+from ctxcheck.engine.raw import get_frame, get_ident, uninterrupted
 from ctxcheck.engine.sites import EMPTY, is_own
 from ctxcheck.engine.taskstate import TaskState
 from ctxcheck.markers.brackets import Options, check_flag, check_why, close_bracket, open_bracket, take_back
@@ -72,6 +72,37 @@ def _takes(forbids: frozenset[str]) -> int:
 # --- context -----------------------------------------------------------------------------------
 
 
+class _Known(Section):
+    """A block that is remembered where it is entered while nothing is checked: who begins to check inside of it has to
+    know that it is there."""
+
+    __slots__ = ()
+
+    def _said(self) -> str | frozenset[str]:
+        raise NotImplementedError
+
+    def __enter__(self) -> Self:
+        if ENABLED and not fastpath.active:
+            contexts.unseen.append((get_ident(), self._said()))
+        return super().__enter__()
+
+    @uninterrupted
+    def __exit__(self, *_: object) -> None:
+        if contexts.unseen and self._entered and self._entered[-1] is VOID:
+            _forget_unseen(self._said())
+        super().__exit__()
+
+
+def _forget_unseen(what: str | frozenset[str]) -> None:
+    """Forget the last one of this thread, or, where another thread leaves it than has entered it, of any."""
+    unseen, here = contexts.unseen, get_ident()
+    for pair in ((here, what), next((pair for pair in reversed(unseen) if pair[1] == what), None)):
+        at = next((i for i in range(len(unseen) - 1, -1, -1) if unseen[i] == pair), -1)
+        if at >= 0:
+            del unseen[at]
+            return
+
+
 @final
 class Opened:
     """A context that is open until it is closed: what :meth:`Context.open` returns."""
@@ -101,7 +132,7 @@ class Opened:
 
 
 @final
-class Context(Section):
+class Context(_Known):
     """What :func:`context` returns: a decorator, a context manager, and a pair of calls.
 
     Attributes:
@@ -128,18 +159,8 @@ class Context(Section):
     def _step(self) -> tuple[Step, bool]:
         return self._what
 
-    def __enter__(self) -> Self:
-        # as any section; who begins to check inside of it has to know that it is there
-        if ENABLED and not fastpath.active:
-            contexts.unseen.append(self.name)
-        super().__enter__()
-        return self
-
-    @uninterrupted
-    def __exit__(self, *_: object) -> None:
-        if contexts.unseen and self._entered and self._entered[-1] is VOID:
-            _forget_unseen(self.name)
-        super().__exit__()
+    def _said(self) -> str:
+        return self.name
 
     # --- without a block
 
@@ -190,13 +211,6 @@ class Context(Section):
 
     def __repr__(self) -> str:
         return f"<context {self.name!r}>"
-
-
-def _forget_unseen(name: str) -> None:
-    try:
-        contexts.unseen.remove(name)
-    except ValueError:  # entered while something was checked, which has ended
-        pass
 
 
 def bracket_step(name: str, forbids: frozenset[str]) -> tuple[ContextStep, bool]:
@@ -287,7 +301,7 @@ def context_end(name: str | Context, /, *, key: Part | None = None, why: str = "
 
 
 @final
-class Ambient(Section):
+class Ambient(_Known):
     """What :func:`ambient` returns: a context manager."""
 
     __slots__ = ("names",)
@@ -298,6 +312,9 @@ class Ambient(Section):
 
     def _step(self) -> tuple[Step, bool]:
         return interned("ambient", ", ".join(sorted(self.names)) or "all contexts", 0, self.names)
+
+    def _said(self) -> frozenset[str]:
+        return self.names
 
     def __repr__(self) -> str:
         return f"<ambient {', '.join(map(repr, sorted(self.names)))}>"
