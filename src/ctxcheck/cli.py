@@ -202,6 +202,7 @@ class Run:
 
     def go(self) -> NoReturn:
         """Run, report, and leave."""
+        from ctxcheck import adapters
         from ctxcheck.dumps import dump_on
         from ctxcheck.greenlets import Watch
         from ctxcheck.probes import install
@@ -211,10 +212,7 @@ class Run:
         watch = Watch(self._refuse)
         outcome = Outcome(0)
         install.install()
-        if self.config.adapters:
-            from ctxcheck import adapters
-
-            adapters.install(self.config.adapters)
+        adapters.install(self.config.adapters)
         self.session.start()
         watch.install()
         undo = dump_on(self.config.dump_signal)
@@ -225,8 +223,7 @@ class Run:
                 undo()
                 watch.remove()
                 self.session.stop("run")
-                if self.config.adapters:
-                    adapters.uninstall()
+                adapters.uninstall()
                 install.uninstall()
         if self.refused:
             _say(self.refused)

@@ -932,3 +932,96 @@ def test_reprs() -> None:
     assert [repr(each) for each in (txn, thread_role("ui"), requires("txn"), ambient("txn"), handle)] == [
         "<context 'txn'>", "<thread_role 'ui'>", "<requires 'txn'>", "<ambient 'txn'>", "<closed ''>",
     ]  # fmt: skip
+
+
+def test_a_generators_context_manager_that_two_threads_drive(check: Check) -> None:
+    # as a web framework runs the two halves of a dependency in a thread pool
+    @contextlib.contextmanager
+    def dependency() -> Iterator[None]:
+        with context("request"):
+            yield
+
+    first, second = ThreadPoolExecutor(1), ThreadPoolExecutor(1)
+    needs = requires("request")(lambda: None)
+    with first, second:
+        manager = dependency()
+        first.submit(manager.__enter__).result()
+        first.submit(needs).result()
+        assert check.rules == []
+        second.submit(manager.__exit__, None, None, None).result()
+        first.submit(forbids("request")(lambda: None)).result()
+        assert check.rules == []
+        first.submit(needs).result()
+    assert check.rules == ["CTX107"]
+
+
+def test_eager_tasks_run_inside_of_their_creator(watched: Check) -> None:
+    if not hasattr(asyncio, "eager_task_factory"):
+        pytest.skip("has no eager tasks")
+
+    async def child() -> None:
+        save()  # before the creator goes on
+        await asyncio.sleep(0)
+        save()
+
+    async def main() -> None:
+        asyncio.get_running_loop().set_task_factory(asyncio.eager_task_factory)
+        async with txn:
+            task = asyncio.create_task(child())
+        await task
+
+    asyncio.run(main())
+    assert watched.rules == ["CTX107"]
+
+
+def test_a_lock_that_outlives_the_context(check: Check) -> None:
+    lock = make_lock()
+    with txn:
+        lock.acquire()
+        save()
+    mail()
+    lock.release()
+    assert check.rules == []
+    save()
+    assert check.rules == ["CTX107"]
+
+
+def test_the_answer_is_kept_per_place_and_not_for_ever(check: Check) -> None:
+    lock = make_lock()
+    for _ in range(3):
+        with txn, lock:
+            save()
+        with lock:
+            mail()
+            save()
+        assert check.rules == ["CTX107"]
+
+
+def test_roles_and_their_threads_answers(check: Check) -> None:
+    ui = thread_role("ui")
+    for _ in range(2):
+        download()
+        ui.enter()
+        draw()
+        assert check.rules == []
+        download()
+        assert check.rules == ["CTX106"]
+        ui.exit()
+
+
+def test_a_role_for_a_thread_in_an_interrupting_context(check: Check) -> None:
+    with interrupt("signal"):
+        thread_role("ui")
+        draw()
+    draw()
+    assert check.rules == []
+
+
+def test_forbidden_in_a_role(check: Check) -> None:
+    calm = thread_role("calm", forbids=("sleep", "panic"))
+    with calm:
+        slow()
+        facts = check.facts()
+        assert (facts.because.name, facts.because.step.kind) == ("calm", "role")
+        with context("panic"):
+            assert check.rules == ["CTX106"]

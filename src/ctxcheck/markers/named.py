@@ -19,7 +19,7 @@ from ctxcheck.engine.raw import get_frame, get_ident, uninterrupted
 from ctxcheck.engine.sites import EMPTY, is_own
 from ctxcheck.engine.taskstate import TaskState
 from ctxcheck.markers.brackets import Options, check_flag, check_why, close_bracket, open_bracket, take_back
-from ctxcheck.markers.contexts import Section, interned
+from ctxcheck.markers.contexts import MAX_LABELS, Section, interned
 from ctxcheck.markers.ranges import Part, Range
 from ctxcheck.markers.shapes import F, Plan, enter, held, leave, mark
 from ctxcheck.markers.target import Target
@@ -96,6 +96,9 @@ class _Known(Section):
 def _forget_unseen(what: str | frozenset[str]) -> None:
     """Forget the last one of this thread, or, where another thread leaves it than has entered it, of any."""
     unseen, here = contexts.unseen, get_ident()
+    if unseen[-1] == (here, what):
+        del unseen[-1]
+        return
     for pair in ((here, what), next((pair for pair in reversed(unseen) if pair[1] == what), None)):
         at = next((i for i in range(len(unseen) - 1, -1, -1) if unseen[i] == pair), -1)
         if at >= 0:
@@ -146,7 +149,9 @@ class Context(_Known):
         super().__init__()
         self.name: str = name
         self.forbids: frozenset[str] = forbids
-        self._what: tuple[ContextStep, bool] = interned("context", name, _takes(forbids), forbids)
+        self._what: tuple[ContextStep, bool] = interned(
+            "context", name, FREE if forbids and forbids & _CATEGORIES else 0, forbids
+        )
         self._mark: Mark | None = None
 
     def __call__(self, function: F, /) -> F:
@@ -242,10 +247,21 @@ def context(name: str, /, *, forbids: Iterable[str | Context] = ()) -> Context:
         TypeError: a name that is no string, ``forbids`` that is no tuple.
         ValueError: an empty name, or one that is a category's; a category that is misspelt.
     """
-    text = check_context("context", name)
-    made = Context(text, check_forbids(f"context({text!r})", forbids))
-    contexts.declare(text)
-    return made
+    try:
+        known = _known.get((name, forbids))
+    except TypeError:  # a list or a set
+        known = None
+    if known is None:
+        text = check_context("context", name)
+        known = text, check_forbids(f"context({text!r})", forbids)
+        contexts.declare(text)
+        if len(_known) < MAX_LABELS and isinstance(forbids, (tuple, frozenset)) and isinstance(name, str):
+            _known[name, forbids] = known
+    return Context(*known)
+
+
+#: By what :func:`context` was given: a block in a loop asks once.
+_known: Final[dict[tuple[Any, Any], tuple[str, frozenset[str]]]] = {}
 
 
 def context_start(
