@@ -712,6 +712,8 @@ def test_a_role_is_around_whatever_runs_on_the_thread(check: Check) -> None:
             assert check.rules == []
             before(NETWORK)  # by chance on this thread
             assert check.rules == []
+            assert_no_context("ui")
+            assert check.rules == ["CTX106"]
         with role:
             before(NETWORK)
             assert check.rules == ["CTX106"]
@@ -1025,3 +1027,30 @@ def test_forbidden_in_a_role(check: Check) -> None:
         assert (facts.because.name, facts.because.step.kind) == ("calm", "role")
         with context("panic"):
             assert check.rules == ["CTX106"]
+        with interrupt("gc"), context("panic"):
+            assert check.rules == []
+
+
+def test_what_a_generator_opens_stays_open(check: Check) -> None:
+    connection = Connection()
+
+    @txn
+    def generator() -> Iterator[None]:
+        connection.begin()
+        with thread_role("ui"), context("inner"):
+            yield
+            save()
+            yield
+
+    made = generator()
+    next(made)
+    connection.query()
+    draw()
+    assert check.rules == []
+    assert_no_context("txn", "inner")
+    assert check.rules == []
+    next(made)
+    made.close()
+    connection.commit()
+    assert check.rules == []
+    assert check.inside == []
