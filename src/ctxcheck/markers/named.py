@@ -384,16 +384,27 @@ class Role(Section):
     def enter(self) -> Self:
         """Give the calling thread the role, until it ends or :meth:`exit` is called."""
         if ENABLED:
-            slowpath.consult(contexts.take_role, self._what[0], *_thread())
+            slowpath.consult(contexts.take_role, _for_good(self.name, self.forbids), *_thread())
         return self
 
     def exit(self) -> None:
         """Take from the calling thread the role that :meth:`enter` has given to it, if it has it."""
         if ENABLED:
-            slowpath.consult(contexts.drop_role, self._what[0], *_thread())
+            slowpath.consult(contexts.drop_role, _for_good(self.name, self.forbids), *_thread())
 
     def __repr__(self) -> str:
         return f"<thread_role {self.name!r}>"
+
+
+#: Roles that a thread has for good are other entries than those of blocks, so that neither ends the other.
+_roles: Final[dict[tuple[str, frozenset[str]], ContextStep]] = {}
+
+
+def _for_good(name: str, forbids: frozenset[str]) -> ContextStep:
+    found = _roles.get((name, forbids))
+    if found is None:
+        found = _roles.setdefault((name, forbids), ContextStep("role", name, _takes(forbids), detail=forbids))
+    return found
 
 
 def _thread() -> tuple[OwnerState | None, OwnerState | None]:
