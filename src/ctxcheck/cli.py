@@ -27,8 +27,8 @@ USAGE, BROKEN = 2, 3
 MAX_LINES: Final = 3
 
 _RUN_OPTIONS: Final = (
-    "mode", "owners", "fail-on", "strict", "select", "ignore", "include", "exclude", "factories", "stack-depth",
-    "max-reports", "deadlock-after", "dump-signal", "data-dir", "color",
+    "mode", "owners", "fail-on", "strict", "select", "ignore", "include", "exclude", "factories", "adapters",
+    "stack-depth", "max-reports", "deadlock-after", "dump-signal", "data-dir", "color",
 )  # fmt: skip
 
 
@@ -207,6 +207,7 @@ class Run:
 
     def go(self) -> NoReturn:
         """Run, report, and leave."""
+        from ctxcheck import adapters
         from ctxcheck.dumps import dump_on
         from ctxcheck.greenlets import Watch
         from ctxcheck.probes import install
@@ -216,6 +217,7 @@ class Run:
         watch = Watch(self._refuse)
         outcome = Outcome(0)
         install.install()
+        adapters.install(self.config.adapters)
         self.session.start()
         watch.install()
         undo = dump_on(self.config.dump_signal)
@@ -226,6 +228,7 @@ class Run:
                 undo()
                 watch.remove()
                 self.session.stop("run")
+                adapters.uninstall()
                 install.uninstall()
         if self.refused:
             _say(self.refused)

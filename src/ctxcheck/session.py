@@ -141,6 +141,7 @@ class Session:
         self.engine.begin()
         slowpath.on_fault.append(self._fault)
         self._acquisitions = slowpath.acquisitions()
+        self.engine.named.outer = fastpath._local
         self._where = fastpath.activate(self.engine)
         _sessions.append(self)
         tasks.watch()

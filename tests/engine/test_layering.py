@@ -28,6 +28,7 @@ ROOMS: dict[str, set[str]] = {
     "reports": {"engine"},
     "probes": {"engine", "fastpath", "imports", "locks"},
     "selection": {"engine"},
+    "adapters": {"engine", "fastpath", "imports", "markers", "probes"},
     "notices": {"engine"},
     # what sessions learned, between processes
     "evidence": {"engine"},
@@ -42,8 +43,8 @@ ROOMS: dict[str, set[str]] = {
     "runner": {"scripts", "engine.errors", "engine.raw"},
     "greenlets": set(),
     "cli": {
-        "config", "keys", "datafile", "dumps", "runner", "greenlets", "selection", "session", "locks", "probes",
-        "reports", "engine", "fastpath",
+        "adapters", "config", "keys", "datafile", "dumps", "runner", "greenlets", "selection", "session", "locks",
+        "probes", "reports", "engine", "fastpath",
     },
     "__main__": {"cli"},
 }
