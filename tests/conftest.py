@@ -48,7 +48,7 @@ def ctxcheck(tmp_path: Path) -> Run:
     ) -> subprocess.CompletedProcess[str]:
         if code is not None:
             (tmp_path / "program.py").write_text(code)
-        environ = {k: v for k, v in os.environ.items() if not k.startswith("CTXCHECK")}
+        environ = {k: v for k, v in os.environ.items() if not k.startswith(("CTXCHECK", "GITHUB_"))}
         environ |= {"NO_COLOR": "1"} | (env or {})
         return subprocess.run(
             [sys.executable, "-m", "ctxcheck", *args],
