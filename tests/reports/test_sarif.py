@@ -46,7 +46,7 @@ def test_goldens(name: str) -> None:
     driver = document["runs"][0]["tool"]["driver"]
     driver["version"] = "VERSION"
     for rule in driver["rules"]:
-        rule["help"] = "HELP"
+        rule["help"] = {"text": "HELP"}
     check(f"sarif_{name.lower()}", json.dumps(document, indent=1))
 
 
