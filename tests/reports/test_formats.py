@@ -6,7 +6,7 @@ import json
 import unicodedata
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from ctxcheck.engine.violations import Counts, Violation
@@ -51,6 +51,7 @@ def test_what_was_told_is_left_out_of_text_and_concise_unless_its_grade_has_rise
 
 @pytest.mark.parametrize("kind", KINDS)
 @given(st.lists(violations, max_size=3))
+@example([findings.HOSTILE])
 @settings(max_examples=25, deadline=None)
 def test_no_format_lets_anything_through_to_a_terminal(kind: str, found: list[Violation]) -> None:
     content = render(kind, Report(found, run={"argv": ["\x1b[2J\n"], "platform": "linux"}))

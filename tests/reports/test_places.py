@@ -19,6 +19,8 @@ from ctxcheck.reports.places import located, uri
         ("./a.py", "", False, "a.py", True),
         ("../two/a.py", "packages/one", False, "packages/two/a.py", True),
         ("../a.py", "", False, "../a.py", False),
+        ("sub/..", "sub", False, "sub", True),
+        ("..", "", False, "..", False),
         ("x:y/a.py", "", False, "x%3Ay/a.py", True),
         ("a#b?c%.py", "", False, "a%23b%3Fc%25.py", True),
         ("日本.py", "", False, "%E6%97%A5%E6%9C%AC.py", True),
