@@ -21,11 +21,13 @@ import shlex
 import shutil
 import subprocess
 import sys
+import tempfile
 import textwrap
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
+from ctxcheck import config
 from tests.conftest import PROJECT
 
 _BLOCK = re.compile(r"^( *)```(\w+)(?: ([^\n]*))?\n(.*?)^\1```$", re.M | re.S)
@@ -68,7 +70,12 @@ def read(block: Block) -> None:
     if block.language == "python":
         compile(block.text, f"line {block.line}", "exec", ast.PyCF_ONLY_AST | ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
     elif block.language == "toml":
-        tomllib.loads(block.text)
+        table = tomllib.loads(block.text)
+        if "ctxcheck" in table.get("tool", ()):
+            with tempfile.TemporaryDirectory() as folder:
+                file = Path(folder) / "pyproject.toml"
+                file.write_text(block.text, encoding="utf-8")
+                config.load({}, {}, folder, str(file))
     elif block.language == "json":
         for line in [block.text] if block.text.startswith("{\n") else block.text.splitlines():
             json.loads(line)

@@ -1,4 +1,4 @@
-"""``docs/rules/`` is what ``python -m docs.make`` writes."""
+"""``docs/rules/`` and ``docs/configuration.md`` are what ``python -m docs.make`` writes."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import cmarkgfm
 import pytest
 
 from ctxcheck.engine.rules import RULES
+from ctxcheck.keys import KEYS
 from ctxcheck.reports import explain, rulepages
 from tests.conftest import PROJECT
 
@@ -26,11 +27,13 @@ def test_the_pages_are_up_to_date(make: dict[str, Any]) -> None:
 
 
 def test_pages_are_written_and_old_ones_removed(make: dict[str, Any], tmp_path: Path) -> None:
-    (tmp_path / "CTX000.md").write_text("gone")
-    (tmp_path / "CTX001.md").write_text("old")
+    (tmp_path / "rules").mkdir()
+    (tmp_path / "rules" / "CTX000.md").write_text("gone")
+    (tmp_path / "rules" / "CTX001.md").write_text("old")
     make["write"](tmp_path)
     assert make["stale"](tmp_path) == []
-    assert {path.name for path in tmp_path.iterdir()} == {"README.md", *(f"{code}.md" for code in RULES)}
+    assert {path.name for path in tmp_path.iterdir()} == {"configuration.md", "rules"}
+    assert {path.name for path in (tmp_path / "rules").iterdir()} == {"README.md", *(f"{code}.md" for code in RULES)}
 
 
 @pytest.mark.parametrize("code", RULES)
@@ -50,6 +53,14 @@ def test_a_page_links_the_programs_that_break_the_rule(code: str) -> None:
     text = (FOLDER / f"{code}.md").read_text()
     for path in (PROJECT / "examples" / "rules").glob(f"{code.lower()}_*.py"):
         assert f"(../../examples/rules/{path.name})" in text
+
+
+def test_the_configuration_names_every_key_and_variable() -> None:
+    text = (PROJECT / "docs" / "configuration.md").read_text()
+    for name, key in KEYS.items():
+        assert f"\n| `{name}` | " in text
+        assert all(f"`{word}`" in text for word in key.allowed)
+        assert key.variable in ("", f"CTXCHECK_{name.replace('-', '_').upper()}")
 
 
 def test_the_index_names_every_rule() -> None:
