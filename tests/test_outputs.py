@@ -1,14 +1,17 @@
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
+import jsonschema
 import pytest
 
 from ctxcheck import outputs
 from ctxcheck.engine.errors import ConfigError
 from ctxcheck.keys import Output
 from ctxcheck.reports.formats import Report
+from tests.conftest import PROJECT, Run
 from tests.reports import findings
 
 
@@ -81,3 +84,21 @@ def test_paths_are_looked_at_before_anything_is_run(tmp_path: Path) -> None:
     for path, reason in (("file/x", "file is no folder"), (".", "that is a folder")):
         with pytest.raises(ConfigError, match=f"^can't write --output json:{path}: {reason}$"):
             outputs.check([Output("json", path)], cwd=str(tmp_path))
+
+
+def test_a_real_run_is_valid_in_every_format_for_machines(ctxcheck: Run, tmp_path: Path) -> None:
+    program = (PROJECT / "examples" / "bank.py").read_text()
+    ctxcheck("run", *(f"--output={kind}:{kind}" for kind in ("json", "jsonl", "sarif")), "program.py", code=program)
+    schema = json.loads((PROJECT / "docs" / "schema" / "ctxcheck-report-1.json").read_text())
+    report = json.loads((tmp_path / "json").read_text())
+    jsonschema.Draft202012Validator(schema).validate(report)
+    assert (report["run"]["program_status"], report["run"]["exit_status"]) == (0, 1)
+    line = jsonschema.Draft202012Validator({"$defs": schema["$defs"], "$ref": "#/$defs/line"})
+    lines = [json.loads(text) for text in (tmp_path / "jsonl").read_text().splitlines()]
+    for record in lines:
+        line.validate(record)
+    assert lines[1]["violation"] == report["violations"][0]
+    sarif = PROJECT / "tests" / "reports" / "schemas" / "sarif-2.1.0-rtm.5.json"
+    document = json.loads((tmp_path / "sarif").read_text())
+    jsonschema.Draft4Validator(json.loads(sarif.read_text())).validate(document)
+    assert document["runs"][0]["invocations"] == [{"executionSuccessful": True, "exitCode": 1}]
