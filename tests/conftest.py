@@ -24,7 +24,7 @@ Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 @pytest.fixture(autouse=True)
 def nothing_declared() -> Iterator[None]:
-    """What a test declares of the order of locks would hold for the process, and a role that it takes for the thread."""
+    """What a test declares of locks would hold for the process, and a role that it takes for the thread."""
     before = list(declared._in_code)
     yield
     declared._in_code[:] = before
