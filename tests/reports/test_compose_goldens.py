@@ -577,8 +577,9 @@ CASES: dict[str, tuple[str, str, str]] = {
         def draw(): pass
         def load():
             draw()
-        thread_role("ui").enter()
+        ui = thread_role("ui").enter()
         in_thread(load, name="loader")
+        ui.exit()
         """,
     ),
     "ctx201_never_opened": ("CTX201", MMU, "m.drop()"),
