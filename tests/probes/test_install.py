@@ -5,6 +5,7 @@ from __future__ import annotations
 import concurrent.futures
 import concurrent.futures.thread
 import queue
+import signal
 import subprocess
 import sys
 import threading
@@ -27,6 +28,10 @@ PLACES: list[tuple[Any, str]] = [
     (queue.Queue, "put"),
     (queue.Queue, "join"),
     (queue.Queue, "task_done"),
+    (signal, "signal"),
+    (signal, "getsignal"),
+    (signal, "siginterrupt"),
+    (signal, "pthread_sigmask"),
     (concurrent.futures, "wait"),
     (concurrent.futures, "as_completed"),
     (concurrent.futures._base, "wait"),

@@ -20,8 +20,10 @@ from ctxcheck.engine.classes import TRY, ContextStep, LockClass
 from ctxcheck.engine.findings import Finding, InterruptFacts
 from ctxcheck.engine.nesting import guards_of
 from ctxcheck.engine.owner import VOID, Node, Owner, OwnerState
+from ctxcheck.engine.raw import is_main_thread
+from ctxcheck.engine.rules import GRADES
 from ctxcheck.engine.sites import capture
-from ctxcheck.engine.usage import Hazard, Usage
+from ctxcheck.engine.usage import NO_SIGNALS, Hazard, Usage, family
 from ctxcheck.engine.uses import Use, Uses
 
 if TYPE_CHECKING:
@@ -29,6 +31,8 @@ if TYPE_CHECKING:
     from ctxcheck.engine.validator import Validator
 
 _NOTHING: Final[frozenset[str]] = frozenset()
+#: Of a thread that isn't the main one: that alone runs the handlers of signals.
+_NO_HANDLERS: Final[frozenset[str]] = frozenset((NO_SIGNALS,))
 
 
 class UseEvent(NamedTuple):
@@ -52,7 +56,7 @@ class Surroundings(NamedTuple):
 
 def surroundings(node: Node) -> Surroundings:
     """Look at what is around a node."""
-    masked = _NOTHING
+    masked = _NOTHING if is_main_thread(node.state.owner.ident) else _NO_HANDLERS
     first: str | None = None
     second: str | None = None
     while node.parent is not node:
@@ -183,7 +187,14 @@ class Interrupts:
         """What all of it comes to; under the validator's mutex."""
         hazards = self.usage.judge()
         self._engine.cut += hazards.cut
-        return [hazard_finding(hazard, hazard.by) for hazard in hazards.found]
+        # one handler of several signals is one finding, as sure as the surest of them
+        best: dict[tuple[str, ...], Finding] = {}
+        for hazard in hazards.found:
+            finding = hazard_finding(hazard, hazard.by)
+            known = best.setdefault((finding.rule, *finding.identity), finding)
+            if GRADES.index(known.grade) < GRADES.index(finding.grade):
+                best[finding.rule, *finding.identity] = finding
+        return list(best.values())
 
 
 def _covers(uses: Uses | None, use: Use) -> bool:
@@ -198,7 +209,7 @@ def hazard_finding(hazard: Hazard, owner: Owner) -> Finding:
         functions = [trace.function()]
     else:
         functions = [witness.taken_at.function() for witness in cycle.witnesses]
-    identity: tuple[Any, ...] = (hazard.context, *(c.key for c in cycle.classes), *functions)
+    identity: tuple[Any, ...] = (family(hazard.context), *(c.key for c in cycle.classes), *functions)
     return Finding(
         hazard.rule,
         cycle.grade,

@@ -54,6 +54,11 @@ def thread_name(ident: int) -> str | None:
     return name if isinstance(name, str) else None
 
 
+def is_main_thread(ident: int) -> bool:
+    """Whether ``ident`` is the main thread's: the one that runs the handlers of signals."""
+    return threading.main_thread().ident == ident
+
+
 _F = TypeVar("_F")
 
 
