@@ -12,7 +12,12 @@ import os
 import sys
 import threading
 from types import FunctionType
-from typing import Final, TypeVar, cast
+from typing import Any, Final, TypeVar, cast
+
+try:
+    import mmap
+except ImportError:  # an interpreter without it has no fork() either
+    mmap = None  # type: ignore[assignment]
 
 allocate_lock: Final = _thread.allocate_lock
 LockType: Final = _thread.LockType
@@ -38,6 +43,12 @@ ORIGINALS: Final = {
     for name in ("Lock", "RLock", "Condition", "Semaphore", "BoundedSemaphore", "Event", "Barrier")
 }
 local: Final = threading.local
+
+
+def shared_bytes(size: int) -> Any:
+    """So many zeros, which a forked child shares with its parent; not shared, where that can't be had."""
+    return bytearray(size) if mmap is None else mmap.mmap(-1, size)
+
 
 _active_threads: Final = cast("dict[int, threading.Thread]", vars(threading)["_active"])
 

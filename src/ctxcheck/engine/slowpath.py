@@ -201,6 +201,8 @@ def _block(lock: LockRecord, state: OwnerState, node: Node) -> None:
     if _claim(lock, node, (False,)):
         return
     engine = state.engine
+    if engine.forks.lost:
+        consult(engine.forks.blocked, state, lock)
     state.blocks_on(lock)
     try:
         if _claim(lock, node, (True,), (engine.deadlock_after,)):

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from ctxcheck import imports
 from ctxcheck.locks import install as locks
-from ctxcheck.probes import futures, queues, signals, threads
+from ctxcheck.probes import forks, futures, queues, signals, threads
 from ctxcheck.probes.patches import Patches
 
 #: The probes that are in place, if any.
@@ -31,6 +31,7 @@ def install() -> None:
     _in_place.append(patches)
     try:
         threads.watch(patches)
+        forks.watch(patches)
         _undo.append(signals.watch(patches))
         for name, action in _WHEN_IMPORTED.items():
             imports.when_imported(name, action)

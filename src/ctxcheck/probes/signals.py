@@ -213,4 +213,4 @@ def _note_mask(state: OwnerState, names: frozenset[str]) -> None:
         node = state.cur[step]
         state.cur = state.engine.enter(state, step) if node is None else node
     if before - names:
-        state.engine.interrupts.unmasked(state)
+        state.engine.of(state).interrupts.unmasked(state)
