@@ -132,6 +132,9 @@ def watch(patches: Patches) -> Callable[[], None]:
     patches.wrap(signal, "signal", make_signal)
     patches.wrap(signal, "getsignal", make_getsignal)
     patches.wrap(signal, "siginterrupt", make_siginterrupt)
+    if interrupting is not _ignore:
+        # as each function of that module that isn't written in C
+        signal.siginterrupt.__module__ = "signal"
     patches.wrap(signal, "pthread_sigmask", make_sigmask)
     if is_main_thread(get_ident()):
         try:
