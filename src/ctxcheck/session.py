@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterable
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, TypeVar
 
@@ -526,7 +527,7 @@ def _before_fork() -> None:
     if any(ask) and _registered[0] < MAX_REGISTERED:
         # anew each time, so that it comes after all that are registered by now; nothing can be taken back
         _registered[0] += 1
-        _register(after_in_child=_answer)
+        _register(after_in_child=partial(_answer, _registered[0]))
 
 
 def _after_fork_in_parent() -> None:
@@ -541,9 +542,10 @@ def _after_fork_in_child() -> None:
         session.after_fork(engine)
 
 
-def _answer() -> None:
-    for session in _sessions:
-        slowpath.consult(session.engine.forks.answer)
+def _answer(number: int) -> None:
+    if number == _registered[0]:  # the last of its kind
+        for session in _sessions:
+            slowpath.consult(session.engine.forks.answer)
 
 
 #: How often a function is registered that runs in each child from then on.

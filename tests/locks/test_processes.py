@@ -221,3 +221,19 @@ def test_what_is_out_of_scope_is_the_real_one(tmp_path: Path) -> None:
         tmp_path,
     )
     assert output == "False multiprocessing.synchronize\n"
+
+
+def test_a_barrier_of_processes() -> None:
+    output = subprocess.run(
+        [sys.executable, "-c", """
+import ctxcheck
+ctxcheck.install()
+import multiprocessing
+context = multiprocessing.get_context("fork")
+barrier = context.Barrier(2)
+with ctxcheck.checking() as session:
+    process = context.Process(target=barrier.wait)
+    process.start(); barrier.wait(); process.join()
+print(process.exitcode, session.violations)
+"""], capture_output=True, text=True, timeout=60, check=False)  # fmt: skip
+    assert (output.stdout, output.stderr) == ("0 []\n", "")

@@ -365,6 +365,19 @@ def test_withdrawn_is_withdrawn_and_other_files_are_left_alone(tmp_path: Path) -
     assert forked.collect(str(tmp_path), "another", 0) == ([], [])
 
 
+def test_a_child_reads_no_source_to_begin(ctxcheck: Run, tmp_path: Path) -> None:
+    # `threading` makes a lock in each child; to read the source for its name would cost tens of milliseconds
+    code = """
+    from ctxcheck.locks import naming
+    def child():
+        assert threading.__file__ not in naming._targets
+        assert threading._active_limbo_lock.step.lock_class.name.endswith("_active_limbo_lock")
+        os._exit(3)
+    fork(child, 3)
+    """
+    assert found(ctxcheck, tmp_path, code) == []
+
+
 def test_the_warning_about_threads_is_at_the_programs_line(ctxcheck: Run) -> None:
     if sys.version_info < (3, 12):
         pytest.skip("there is none")

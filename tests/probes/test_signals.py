@@ -432,6 +432,37 @@ def test_a_handler_that_only_tells_others() -> None:
     assert session.violations == []
 
 
+def test_a_handler_that_logs() -> None:
+    # its locks are RLocks, and the orders of logging's own locks are the library's
+    code = """
+import logging, signal, threading, ctxcheck
+ctxcheck.install()
+with ctxcheck.checking() as session:
+    logging.basicConfig(filename="/dev/null", level=0)
+    signal.signal(signal.SIGUSR1, lambda *_: logging.info("signal"))
+    thread = threading.Thread(target=logging.info, args=("thread",))
+    thread.start(); thread.join()
+    logging.info("main")
+    signal.raise_signal(signal.SIGUSR1)
+    logging.shutdown()
+    print([v.message for v in session.violations])
+    lock = threading.Lock()
+    class Handler(logging.Handler):
+        def emit(self, record):
+            with lock: pass
+    logging.getLogger().addHandler(Handler())
+    thread = threading.Thread(target=logging.info, args=("thread",))
+    thread.start(); thread.join()
+    with lock: pass
+    logging.getLogger().setLevel(100)
+    last = logging.getLogger().handlers[-1]
+    signal.signal(signal.SIGUSR1, lambda *_: (last.acquire(), last.release()))
+    signal.raise_signal(signal.SIGUSR1)
+print([v.rule for v in session.failures])
+"""
+    assert run(code).stdout == "[]\n['CTX005']\n"
+
+
 # --- masks -----------------------------------------------------------------------------------------------------------
 
 

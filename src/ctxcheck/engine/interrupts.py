@@ -16,6 +16,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast, final
 
 from ctxcheck.engine.allows import Grant
+from ctxcheck.engine.blame import nests_its_own
 from ctxcheck.engine.classes import TRY, ContextStep, LockClass
 from ctxcheck.engine.findings import Finding, InterruptFacts
 from ctxcheck.engine.nesting import guards_of
@@ -177,11 +178,13 @@ class Interrupts:
             found += self.usage.add_use(event.lock_class, event.context, event.use)
         if event.masked is not None:
             found += self.usage.add_hold(event.lock_class, event.masked, event.use)
-        return [hazard_finding(hazard, event.owner) for hazard in found]
+        return [hazard_finding(hazard, event.owner) for hazard in found if not _is_librarys(hazard)]
 
     def ordered(self, source: LockClass, target: LockClass, owner: Owner) -> list[Finding]:
         """What a new order shows."""
-        return [hazard_finding(hazard, owner) for hazard in self.usage.add_order(source, target)]
+        return [
+            hazard_finding(hazard, owner) for hazard in self.usage.add_order(source, target) if not _is_librarys(hazard)
+        ]
 
     def findings(self) -> list[Finding]:
         """What all of it comes to; under the validator's mutex."""
@@ -190,6 +193,8 @@ class Interrupts:
         # one handler of several signals is one finding, as sure as the surest of them
         best: dict[tuple[str, ...], Finding] = {}
         for hazard in hazards.found:
+            if _is_librarys(hazard):
+                continue
             finding = hazard_finding(hazard, hazard.by)
             known = best.setdefault((finding.rule, *finding.identity), finding)
             if GRADES.index(known.grade) < GRADES.index(finding.grade):
@@ -199,6 +204,17 @@ class Interrupts:
 
 def _covers(uses: Uses | None, use: Use) -> bool:
     return uses is not None and uses.covers(use)
+
+
+def _is_librarys(hazard: Hazard) -> bool:
+    """Whether the interpreter's own library alone makes the orders of its own locks that lead back (CTX005)."""
+    cycle, at = hazard.cycle, hazard.at
+    orders = [pair for i, pair in enumerate(zip(cycle.classes, cycle.witnesses, strict=True)) if i != at]
+    return (
+        bool(orders)
+        and hazard.held.base.library
+        and all(nests_its_own(lock_class, (witness,)) for lock_class, witness in orders)
+    )
 
 
 def hazard_finding(hazard: Hazard, owner: Owner) -> Finding:
