@@ -275,6 +275,14 @@ def forget(lock: Any) -> None:
     _drop_later(node)
 
 
+def abandon(lock: Any) -> None:
+    """In a forked child: the parent goes on holding it, and nobody holds it here."""
+    node = hold_of(lock)
+    if node is not None:
+        lock.node = None
+        _drop_later(node)
+
+
 def bury(node: Node) -> None:
     """Leave a note that a lock went which was held in ``node``."""
     engine = node.state.engine
