@@ -13,6 +13,7 @@ wherever it comes; its parent is what it has interrupted.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast, final
 
 from ctxcheck.engine.allows import Grant
@@ -190,16 +191,7 @@ class Interrupts:
         """What all of it comes to; under the validator's mutex."""
         hazards = self.usage.judge()
         self._engine.cut += hazards.cut
-        # one handler of several signals is one finding, as sure as the surest of them
-        best: dict[tuple[str, ...], Finding] = {}
-        for hazard in hazards.found:
-            if _is_librarys(hazard):
-                continue
-            finding = hazard_finding(hazard, hazard.by)
-            known = best.setdefault((finding.rule, *finding.identity), finding)
-            if GRADES.index(known.grade) < GRADES.index(finding.grade):
-                best[finding.rule, *finding.identity] = finding
-        return list(best.values())
+        return hazard_findings(hazards.found)
 
 
 def _covers(uses: Uses | None, use: Use) -> bool:
@@ -215,6 +207,21 @@ def _is_librarys(hazard: Hazard) -> bool:
         and hazard.held.base.library
         and all(nests_its_own(lock_class, (witness,)) for lock_class, witness in orders)
     )
+
+
+def hazard_findings(hazards: Iterable[Hazard]) -> list[Finding]:
+    """What a verdict's hazards are told as.
+
+    One handler of several signals is one finding, as sure as the surest of them.
+    """
+    best: dict[tuple[str, ...], Finding] = {}
+    for hazard in hazards:
+        if not _is_librarys(hazard):
+            finding = hazard_finding(hazard, hazard.by)
+            known = best.setdefault((finding.rule, *finding.identity), finding)
+            if GRADES.index(known.grade) < GRADES.index(finding.grade):
+                best[finding.rule, *finding.identity] = finding
+    return list(best.values())
 
 
 def hazard_finding(hazard: Hazard, owner: Owner) -> Finding:
