@@ -185,9 +185,20 @@ def test_silent(ctxcheck: Run, tmp_path: Path, name: str) -> None:
     assert found(ctxcheck, tmp_path, PUT_RIGHT[name]) == []
 
 
+LEAVE = """
+def leave_when_it_is_told():
+    import glob, time
+    def told():
+        files = glob.glob(f".ctxcheck/run.*.{os.getpid()}.jsonl")
+        return any("CTX306" in open(file).read() for file in files)
+    def watch():
+        while not told(): time.sleep(0.01)
+        os._exit(3)
+    threading.Thread(target=watch).start()
+"""
 BLOCKS = """
 def child():
-    threading.Timer(0.3, os._exit, [3]).start()
+    leave_when_it_is_told()
     {how}
 box = Box({lock}); box.start(); fork(child, 3); box.stop()
 """
@@ -196,17 +207,17 @@ box = Box({lock}); box.start(); fork(child, 3); box.stop()
 @pytest.mark.parametrize("how", ["box.lock.acquire()", "with box.lock: pass"])
 @pytest.mark.parametrize("lock", ["threading.Lock()", "threading.RLock()"])
 def test_a_child_that_blocks_says_so_before(ctxcheck: Run, tmp_path: Path, how: str, lock: str) -> None:
-    assert found(ctxcheck, tmp_path, BLOCKS.format(how=how, lock=lock)) == [("CTX306", "certain")]
+    assert found(ctxcheck, tmp_path, LEAVE + BLOCKS.format(how=how, lock=lock)) == [("CTX306", "certain")]
 
 
 def test_a_child_that_blocks_before_all_functions_have_run(ctxcheck: Run, tmp_path: Path) -> None:
     code = """
-    def stuck():
-        threading.Timer(0.3, os._exit, [3]).start()
-        box.lock.acquire()
-    box = Box(); box.start(); os.register_at_fork(after_in_child=stuck); fork(status=3); box.stop()
-    """
-    assert found(ctxcheck, tmp_path, code) == [("CTX306", "certain")]
+def stuck():
+    leave_when_it_is_told()
+    box.lock.acquire()
+box = Box(); box.start(); os.register_at_fork(after_in_child=stuck); fork(status=3); box.stop()
+"""
+    assert found(ctxcheck, tmp_path, LEAVE + code) == [("CTX306", "certain")]
 
 
 def test_in_mode_raise_the_fork_goes_through_and_the_childs_acquire_raises(ctxcheck: Run, tmp_path: Path) -> None:

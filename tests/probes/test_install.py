@@ -132,3 +132,13 @@ def test_a_program_that_imports_neither_gets_neither() -> None:
     )
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (answer.stdout.strip(), answer.stderr) == ("", "")
+
+
+def test_who_may_be_given_a_descriptor_is_the_same() -> None:
+    assert os.execve in os.supports_fd
+    ctxcheck.uninstall()
+    before = set(os.supports_fd)
+    assert os.execve in before
+    ctxcheck.install()
+    ctxcheck.uninstall()
+    assert os.supports_fd == before

@@ -258,7 +258,7 @@ def _is_reachable(lock: Any) -> bool:
         condition: Any = None
         # no variable of ours may be one that an inner function shares: it would be a place
         for referrer in gc.get_referrers(lock):
-            if not isinstance(referrer, _NO_PLACE):
+            if not issubclass(type(referrer), _NO_PLACE):  # isinstance() may ask the program's code
                 condition = _owner_of(referrer)
                 if condition is None:
                     return True
@@ -270,8 +270,8 @@ def _is_reachable(lock: Any) -> bool:
 
 def _owner_of(referrer: Any) -> Any:
     """The Condition whose attributes these are."""
-    if isinstance(referrer, _Condition):
+    if issubclass(type(referrer), _Condition):
         return referrer
-    if isinstance(referrer, dict) and "_waiters" in referrer and "_lock" in referrer:
-        return next((o for o in gc.get_referrers(referrer) if isinstance(o, _Condition)), None)
+    if type(referrer) is dict and "_waiters" in referrer and "_lock" in referrer:
+        return next((o for o in gc.get_referrers(referrer) if issubclass(type(o), _Condition)), None)
     return None

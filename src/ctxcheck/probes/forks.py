@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from typing import Any
 
 from ctxcheck import fastpath
 from ctxcheck.probes.patches import Patches
 
 
-def watch(patches: Patches) -> None:
-    """Put the probes in place: ``os.execv`` and ``os.execve``, which all others of the family call."""
+def watch(patches: Patches) -> Callable[[], None]:
+    """Put the probes in place: ``os.execv`` and ``os.execve``, which all others of the family call.
+
+    What is returned undoes the rest: ``os.supports_fd`` has functions in it.
+    """
+    before = getattr(os, "execve", None)
 
     def execute(original: Any, live: Any) -> Any:
         def execute(*args: Any, **kwargs: Any) -> Any:
@@ -28,3 +33,12 @@ def watch(patches: Patches) -> None:
 
     patches.wrap(os, "execv", execute)
     patches.wrap(os, "execve", execute)
+    if before not in os.supports_fd:
+        return _nothing
+    ours = os.execve
+    os.supports_fd.add(ours)
+    return lambda: os.supports_fd.discard(ours)
+
+
+def _nothing() -> None:
+    pass

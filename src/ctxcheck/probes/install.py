@@ -31,7 +31,7 @@ def install() -> None:
     _in_place.append(patches)
     try:
         threads.watch(patches)
-        forks.watch(patches)
+        _undo.append(forks.watch(patches))
         _undo.append(signals.watch(patches))
         for name, action in _WHEN_IMPORTED.items():
             imports.when_imported(name, action)
