@@ -388,7 +388,8 @@ if not pid:
 os.waitpid(pid, 0)
 """
     result = ctxcheck("run", "program.py", code=code)
-    assert "error[" not in result.stdout
+    assert result.stdout.count("error[CTX001]") == 1
+    assert "found in child process" in result.stdout
     assert rules(tmp_path) == ["CTX001"]
 
 

@@ -274,7 +274,7 @@ class Run:
             # a forked child that fell off the end of the program: its findings are in its own file
             self.data.close()
             return program_status
-        everything = self.session.violations
+        everything = self._with_children(self.session.violations)
         violations = everything[: self.config.max_reports]
         counts = self._counts()
         failing = any(self.session.fails(v) for v in everything)
@@ -297,6 +297,17 @@ class Run:
             _say(f"ctxcheck: warning: {self.data.error}")
         self._last_lines(everything, counts, program_status, status, len(everything) - len(violations))
         return status
+
+    def _with_children(self, own: list[Violation]) -> list[Violation]:
+        """What the children that the program forked have found, too."""
+        if not self.session.has_forked:
+            return own
+        from ctxcheck import forked
+
+        children, problems = forked.collect(self.data.directory, self.data.run, self._pid)
+        for problem in problems:
+            _say(f"ctxcheck: warning: {problem}")
+        return forked.merge(own, children)
 
     def _last_lines(
         self, violations: list[Violation], counts: Counts, program_status: int, status: int, hidden: int

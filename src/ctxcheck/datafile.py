@@ -29,6 +29,7 @@ from os import getppid as _getppid
 from os import mkdir as _mkdir
 from os import open as _open
 from os import unlink as _unlink
+from os import urandom as _random
 from os import write as _write
 from typing import Any, Final, NamedTuple, cast
 
@@ -74,19 +75,21 @@ class _Open(NamedTuple):
 class DataFile:
     """This process's file in ``directory``; nothing is created before the first record.
 
-    ``argv`` goes into the header.  ``path`` is the file's path once there is one.  ``error`` is the first thing
-    that went wrong, in one line, for the caller to say once: some record is lost then, but the program isn't
-    disturbed.  A forked child begins a file of its own with its first record.
+    ``argv`` goes into the header, and so does ``run``, which forked children have in common with it.  ``path`` is the
+    file's path once there is one.  ``error`` is the first thing that went wrong, in one line, for the caller to say
+    once: some record is lost then, but the program isn't disturbed.  A forked child begins a file of its own with its
+    first record.
     """
 
     def __init__(self, directory: str, argv: Sequence[str]) -> None:
         self.path: str | None = None
         self.error: str | None = None
         self._argv = [*argv]
+        self.run: str = _random(8).hex()
         try:
-            self._directory = os.path.abspath(directory)  # the program may change its working directory
+            self.directory = os.path.abspath(directory)  # the program may change its working directory
         except OSError:
-            self._directory = directory
+            self.directory = directory
         self._begin()
 
     def _begin(self) -> None:
@@ -166,12 +169,12 @@ class DataFile:
         if self._make_directory():
             # Only in a folder that is ours: elsewhere it would hide the user's own files from git.
             try:
-                descriptor = _open(f"{self._directory}/.gitignore", _CREATE | _BINARY, 0o666)
+                descriptor = _open(f"{self.directory}/.gitignore", _CREATE | _BINARY, 0o666)
                 _write(descriptor, b"*\n")
                 _close(descriptor)
             except OSError:
                 pass  # a convenience; if it matters, the next call fails too
-        stem = f"{self._directory}/run.{_host()}.{self._pid}"
+        stem = f"{self.directory}/run.{_host()}.{self._pid}"
         for number in range(1, _MAX_NAMES):
             path = f"{stem}.jsonl" if number == 1 else f"{stem}.{number}.jsonl"
             try:
@@ -191,7 +194,7 @@ class DataFile:
 
     def _make_directory(self) -> bool:
         """Create the directory; ``False`` if it was there."""
-        missing = [self._directory]
+        missing = [self.directory]
         for _ in range(100):  # a path can't be longer; a link that leads nowhere could be tried for ever
             try:
                 _mkdir(missing[-1], 0o777)
@@ -217,13 +220,14 @@ class DataFile:
             "platform": sys.platform,
             "pid": self._pid,
             "parent_pid": _getppid(),
+            "run": self.run,
             "started": _strftime("%Y-%m-%dT%H:%M:%SZ", _gmtime(_now())),
         }
 
     def _remember(self, what: str, error: Exception) -> None:
         if self.error is None:
             reason = getattr(error, "strerror", None) or f"{type(error).__name__}: {error}"
-            self.error = " ".join(f"can't {what} data file {self.path or self._directory}: {reason}".split())
+            self.error = " ".join(f"can't {what} data file {self.path or self.directory}: {reason}".split())
 
 
 def _text(value: object) -> str:
@@ -296,6 +300,14 @@ def read(
     if len(problems) > MAX_PROBLEMS:
         problems[MAX_PROBLEMS:] = [f"and {len(problems) - MAX_PROBLEMS} more damaged lines"]
     return header, records, problems
+
+
+def header_of(path: str) -> dict[str, Any] | None:
+    """The header of a data file; ``None`` if its first line isn't one.  Raises as :func:`read`."""
+    for number, line in _lines(path, MAX_LINE, MAX_LINE):
+        record = _parse(line)[0] if number == 1 and isinstance(line, bytes) else None
+        return None if record is None else _check_header(path, record)[0]
+    return None
 
 
 def _check_header(path: str, record: dict[str, Any]) -> tuple[dict[str, Any] | None, str]:
