@@ -32,6 +32,10 @@ from tests.conftest import PROJECT
 
 _BLOCK = re.compile(r"^( *)```(\w+)(?: ([^\n]*))?\n(.*?)^\1```$", re.M | re.S)
 
+#: A reader's pytest has no other plugins.
+_ALONE = " ".join(f"-p no:{name}" for name in (
+    "anyio", "asyncio", "pytest_cov", "randomly", "rerunfailures", "timeout", "xdist", "xdist.looponfail",
+))  # fmt: skip
 #: What an environment says that changes what is printed.
 _OWN = ("CTXCHECK", "GITHUB_", "FORCE_COLOR", "PYTEST_")
 
@@ -134,7 +138,7 @@ def _play_console(block: Block, folder: Path, where: str) -> None:
 
 def _run(words: list[str], folder: Path, env: dict[str, str]) -> subprocess.CompletedProcess[str]:
     environ = {key: value for key, value in os.environ.items() if not key.startswith(_OWN)}
-    environ |= {"NO_COLOR": "1", "PYTHONDONTWRITEBYTECODE": "1", "COLUMNS": "80", **env}
+    environ |= {"NO_COLOR": "1", "PYTHONDONTWRITEBYTECODE": "1", "COLUMNS": "80", "PYTEST_ADDOPTS": _ALONE, **env}
     return subprocess.run(
         words,
         cwd=folder,

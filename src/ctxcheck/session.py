@@ -226,12 +226,14 @@ class Session:
             verdict = slowpath.consult(self.engine.orders.verdict)
         return self._with(verdict, "")
 
-    def violations_in(self, origin: str, without: Iterable[Owner] = ()) -> list[Violation]:
+    def violations_in(
+        self, origin: str, without: Iterable[Owner] = (), *, pending: bool = True
+    ) -> list[Violation]:
         """As :attr:`violations`, of one origin (see :mod:`~ctxcheck.engine.origins`), but for what only the owners
-        ``without`` have shown."""
+        ``without`` have shown; ``pending``: with what may yet turn out to be none."""
         gone = set(without)
         verdict = None if self.engine.broken else slowpath.consult(self.engine.orders.verdict, origin, gone)
-        return self._with(verdict, origin, gone)
+        return self._with(verdict, origin, gone, pending=pending)
 
     def end_origin(self, phase: Phase, *, keep: bool = True) -> list[Violation]:
         """An origin is over, for the calling owner and altogether: its violations.
@@ -254,11 +256,32 @@ class Session:
         slowpath.consult(lambda: self.engine.orders.quietly(lambda: origins.close(origin, left, keep=keep)))
         return violations
 
+    @property
+    def allowances(self) -> list[Allowance]:
+        """What is accepted from outside of the program; may be changed while the session runs."""
+        return self._acceptance.allowances
+
+    @property
+    def local(self) -> Any:
+        """The thread-local state that this session goes by, also while another one is inside of it."""
+        return self._where
+
+    def found_in(self, origin: str) -> list[Violation]:
+        """What was told of one origin so far."""
+        return list(self._book(origin).found.values())
+
+    def put_into_words(self, finding: Finding) -> Violation | None:
+        """The report on a finding that was made elsewhere, ``None`` if its rule isn't asked for; it isn't recorded."""
+        violation = self._compose(finding)
+        return violation if self._wanted(violation) else None
+
     def origins(self) -> list[str]:
         """The origins that have violations and aren't over, but for the empty one."""
         return sorted(origin for origin, book in self._books.items() if origin and book.found)
 
-    def _with(self, verdict: list[Finding] | None, origin: str, gone: set[Owner] = _NOBODY) -> list[Violation]:
+    def _with(
+        self, verdict: list[Finding] | None, origin: str, gone: set[Owner] = _NOBODY, *, pending: bool = True
+    ) -> list[Violation]:
         book = self._book(origin)
         found = {f: v for f, v in book.found.items() if not (gone and f in book.by and book.by[f] <= gone)}
         fresh: dict[str, Violation] = {}
@@ -266,7 +289,7 @@ class Session:
             violation = self._compose(finding)
             if self._wanted(violation):
                 fresh[violation.fingerprint] = violation
-        for finding in self.engine.pending():
+        for finding in self.engine.pending() if pending else ():
             if finding.origin != origin:
                 continue
             violation = self._compose(finding)

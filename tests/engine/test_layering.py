@@ -51,10 +51,14 @@ ROOMS: dict[str, set[str]] = {
         "locks",
         "probes", "reports", "engine", "fastpath",
     },
+    "pytest_plugin": {
+        "config", "keys", "datafile", "evidence", "selection", "session", "locks", "probes", "reports", "engine",
+        "fastpath", "imports", "outputs", "adapters",
+    },
     "__main__": {"cli"},
 }
 #: Packages that may be imported from outside the standard library, and by whom.
-THIRD_PARTY = {"greenlets": {"wrapt"}}
+THIRD_PARTY = {"greenlets": {"wrapt"}, "pytest_plugin": {"pytest", "_pytest"}}
 #: Too dear on the way to the program, so never at the top of a module.
 HEAVY = {"structlog", "wrapt", "asyncio", "logging", "typing_extensions", "inspect"}
 

@@ -16,6 +16,7 @@ A session that tells no origins apart pays for none of this.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Final, final
 
@@ -25,6 +26,7 @@ from ctxcheck.engine.graph import Evidence, OrderGraph
 from ctxcheck.engine.latches import Latches
 from ctxcheck.engine.ledger import Ledger
 from ctxcheck.engine.owner import VOID, Node, Owner, OwnerState
+from ctxcheck.engine.raw import get_ident
 from ctxcheck.engine.sites import EMPTY
 from ctxcheck.engine.union import Union
 
@@ -77,6 +79,13 @@ class Phase:
         self.since = {lock_class: lock_class.created for lock_class in REGISTRY.all()}
 
 
+def _hang(state: OwnerState, at: Node, entries: Iterable[Node]) -> Node:
+    """The chain with these entries more, outermost first."""
+    for entry in entries:
+        at = Node(at, entry.step, state, entry.trace, stands_for=entry.stands_for)
+    return at
+
+
 @final
 class Origins:
     """The origins of one session."""
@@ -93,6 +102,8 @@ class Origins:
         self._made: dict[str, dict[LockClass, int]] = {}
         self._handed: dict[str, set[LockClass]] = {}
         self._parents: dict[str, tuple[str, ...]] = {}
+        #: what those that aren't over hold, though they are left
+        self._holds: dict[str, set[Node]] = {}
         self._nowhere: Latches = Latches(engine.made)
 
     # --- whose it is ----------------------------------------------------------------
@@ -153,6 +164,16 @@ class Origins:
             self._forget(state)
         return before
 
+    def serve(self, task: Any, by: OwnerState) -> None:
+        """A task does next what this owner wants done: for as long as it does, it counts for the same."""
+        roster = self._engine.roster
+        roster.sent(task, by)
+        state = roster.tasks.get(id(task))
+        if state is not None:
+            state.served = True
+            state.home = self._engine.of(by).origin
+            self.move(state, state.home)
+
     def _forget(self, state: OwnerState) -> None:
         """Its chains are looked at anew."""
         nodes = [state.root, *state.cur.chain()]
@@ -193,8 +214,7 @@ class Origins:
         self._phases.append(phase)
         state.origin = state.home = origin
         self._forget(state)
-        if state.cur is not state.root and state.cur is not VOID:
-            self._enclose(phase)
+        self._enclose(phase, self._holds.pop(origin, set()) if again else set())
         self._engine.roster.tries.clear()
         phase.resume()
         return phase
@@ -230,6 +250,7 @@ class Origins:
             self._over.add(phase.origin)
             left = self._outlive(phase.origin, state)
         else:
+            self._holds[phase.origin] = {entry.stands_for for entry in own}
             phase.flags |= handed  # who asks for a fixture takes its locks as they are
         for lock_class in phase.flags ^ handed:
             lock_class.handed_over = lock_class in phase.flags
@@ -237,10 +258,16 @@ class Origins:
             outer.resume()
         return left
 
-    def _enclose(self, phase: Phase) -> None:
+    def _enclose(self, phase: Phase, own: set[Node]) -> None:
+        """Let a phase begin its chain anew, but for what is its ``own``."""
         state = phase.state
-        phase.mark = Node(state.cur, phase.step, state, EMPTY)
-        state.cur = phase.mark
+        if state.cur is state.root or state.cur is VOID:
+            return
+        chain = list(state.cur.chain())[::-1]
+        at = _hang(state, state.root, [entry for entry in chain if entry.stands_for not in own])
+        if at is not state.root:
+            at = phase.mark = Node(at, phase.step, state, EMPTY)
+        state.cur = _hang(state, at, [entry for entry in chain if entry.stands_for in own])
 
     def _split(self, phase: Phase) -> tuple[list[Node], list[Node]]:
         """What was taken in a phase and is still held, and what is below that, both outermost first."""
@@ -260,13 +287,11 @@ class Origins:
         if own and outer is not None and outer.mark is None:
             outer.mark = Node(state.root, outer.step, state, EMPTY)
             below = [outer.mark, *below]
-        at = state.root
-        for entry in (*own, *below):
-            at = Node(at, entry.step, state, entry.trace, stands_for=entry.stands_for)
-        state.cur = at
+        state.cur = _hang(state, state.root, [*own, *below])
 
     def _outlive(self, origin: str, teller: OwnerState) -> list[OwnerState]:
-        """The owners that are there though their origin is over are of the background now."""
+        """The owners that are there though their origin is over are of the background now; returns those whose doings
+        are not over."""
         left = [s for s in self._engine.roster.live_states() if s is not teller and origin in (s.origin, s.home)]
         for state in left:
             if state.home == origin:
@@ -275,17 +300,25 @@ class Origins:
                 # its own thread may be in the middle of a step, which then counts for the one or the other
                 state.origin = outliving(origin)
                 self._forget(state)
-        return left
+        # what has served others is done with that
+        return [state for state in left if state.lent or not state.served]
 
-    def alive(self, origin: str) -> set[Owner]:
+    def alive(self, origin: str, *, elsewhere: bool = False) -> set[Owner]:
         """The owners that this origin has sent and that aren't done yet; of those that run jobs for others, the ones
-        that do so now."""
+        that do so now.
+
+        ``elsewhere``: in other threads only; how far a task of the calling thread has got is no matter of chance.
+        """
         current = [phase.state for phase in self._phases]
+        me = get_ident() if elsewhere else None
         return {
             state.owner
             for state in self._engine.roster.live_states()
-            if state.origin == origin and not state.ended and not any(state is c for c in current)
-            and not (state.lends and state.home == origin and state.cur.parent is state.cur)
+            if state.origin == origin
+            and not state.ended
+            and state.owner.ident != me
+            and not any(state is c for c in current)
+            and (state.lent or not state.served)
         }  # fmt: skip
 
     # --- what it comes to -----------------------------------------------------------------
@@ -341,11 +374,8 @@ class Origins:
     def findings(self) -> list[Finding]:
         """What those origins come to that no test is, each for itself, and that goes by instances."""
         return [
-            finding
-            for origin in sorted(self._ledgers)
-            for finding in (
-                *self._ledgers[origin].nesting.findings(),
-                *self._ledgers[origin].waits.findings(),
-            )
+            dataclasses.replace(finding, origin=origin)
+            for origin, ledger in sorted(self._ledgers.items())
+            for finding in (*ledger.nesting.findings(), *ledger.waits.findings(), *ledger.slow.findings())
         ]
 

@@ -199,7 +199,7 @@ class OwnerState:
     open ranges, ``runs`` the calls in them that are only counted, by the instruction that calls, ``cached`` the nodes
     of its trie that have a child for each lock class.  ``engine`` is the validator that it reports to, or ``None``
     when off.  ``origin`` is what its steps count for (see :mod:`~ctxcheck.engine.ledger`), ``home`` what they do when
-    it runs nothing for another; ``lends``: it has run something for another.
+    it runs nothing for another; ``lent`` counts what it runs for others now, ``served``: it ever did.
     """
 
     __slots__ = (
@@ -213,11 +213,12 @@ class OwnerState:
         "home",
         "instances",
         "learned",
-        "lends",
+        "lent",
         "origin",
         "owner",
         "root",
         "runs",
+        "served",
         "since",
         "until",
         "waiting",
@@ -241,7 +242,8 @@ class OwnerState:
         self.ended: bool = False
         self.origin: str = ""
         self.home: str = ""
-        self.lends: bool = False
+        self.lent: int = 0
+        self.served: bool = False
 
     def blocks_on(self, lock: Any, timeout: Any = None) -> None:
         """Note that it waits for ``lock``, for ``timeout`` seconds at most; undone by clearing ``waiting``."""

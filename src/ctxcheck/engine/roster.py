@@ -94,6 +94,7 @@ class Roster:
         origins = self._engine.origins
         origin = origins.living(origin or (runner.origin if runner is not None else origins.default))
         state.home = origin
+        state.lent, state.served = 0, False
         origins.move(state, origin)
 
     def forget_task(self, state: TaskState) -> None:

@@ -34,19 +34,31 @@ _include: tuple[str, ...] = ()
 _exclude: tuple[str, ...] = ()
 
 
+#: What the globs say of each module that makes locks.
+_scopes: Final[dict[str, bool]] = {}
+
+
 def set_scope(include: Iterable[str], exclude: Iterable[str]) -> None:
     """Check only locks that are made in modules that match ``include`` (globs; none means all) and not ``exclude``."""
     global _include, _exclude
     _include, _exclude = tuple(include), tuple(exclude)
+    _scopes.clear()
 
 
 def in_scope() -> bool:
     """Whether a lock that is being made now is to be checked."""
     if not _include and not _exclude:
         return True
+    module = str(_maker(_frame(1))[0].f_globals.get("__name__"))
+    known = _scopes.get(module)
+    if known is None:
+        known = _scopes[module] = _selects(module)
+    return known
+
+
+def _selects(module: str) -> bool:
     import fnmatch
 
-    module = str(_maker(_frame(1))[0].f_globals.get("__name__"))
     if any(fnmatch.fnmatchcase(module, glob) for glob in _exclude):
         return False
     return not _include or any(fnmatch.fnmatchcase(module, glob) for glob in _include)

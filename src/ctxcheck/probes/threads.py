@@ -109,6 +109,7 @@ class Inside(NamedTuple):
     state: OwnerState
     node: Node
     before: str
+    lent: bool
 
 
 def origin_here() -> str:
@@ -132,22 +133,25 @@ def enter(party: LockClass, origin: str = "", *, lent: bool = False) -> Inside |
     if node is None:
         return None
     state.cur = node
-    return Inside(state, node, before)
+    return Inside(state, node, before, lent and bool(origin))
 
 
 def _belongs(state: OwnerState, origin: str, lent: bool) -> str:
     origins = state.engine.origins
     origin = origins.living(origin)
-    state.lends = state.lends or lent
-    if not lent:
+    if lent:
+        state.lent += 1
+        state.served = True
+    else:
         state.home = origin
     return str(origins.move(state, origin))
 
 
 def leave(inside: Inside) -> None:
     """It is no longer."""
-    state, node, before = inside
+    state, node, before, lent = inside
     if not state.ended and state.cur is not VOID:
         slowpath.consult(state.engine.of(state).waits.leave, state, node)
-        if state.lends and before != state.origin:
-            slowpath.consult(state.engine.origins.move, state, state.home)
+        if lent:
+            state.lent -= 1
+            slowpath.consult(state.engine.origins.move, state, before if state.lent else state.home)

@@ -1,0 +1,99 @@
+"""``pytest --ctxcheck``: each test is checked, and fails for what it shows by itself.
+
+Inert until it is asked for (``--ctxcheck``, ``ctxcheck = true`` in pytest's configuration, ``CTXCHECK=1``): then
+nothing of ctxcheck's but this module is loaded, and ``threading.Lock`` is what it was.  Options, keys and markers are
+known even so, so that a suite that uses them runs without.
+
+What tests show together is told at the end, and fails the session: see :mod:`~ctxcheck.pytest_plugin.results`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, cast
+
+import pytest
+
+if TYPE_CHECKING:
+    from ctxcheck.pytest_plugin.handle import Handle
+
+#: The name that the running plugin is registered under.
+RUN = "ctxcheck-run"
+
+_MARKERS = (
+    "ctxcheck(mode=None, allow=(), reason=None, isolated=False): how ctxcheck checks this test: its mode, rules that "
+    "are accepted in it and why, whether its orders count for this test only",
+    "no_ctxcheck(reason=None): don't check locks in this test",
+)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """The options and the keys, which are known also where nothing is checked."""
+    group = parser.getgroup("ctxcheck", "lock-context validation")
+    add = group.addoption
+    add("--ctxcheck", action="store_true", dest="ctxcheck", help="validate lock contexts in this run (ini: ctxcheck)")
+    add("--no-ctxcheck", action="store_true", dest="no_ctxcheck", help="don't, whatever the configuration says")
+    add(
+        "--ctxcheck-mode", metavar="MODE", dest="ctxcheck_mode",
+        help="record (default): fail the test afterwards; warn; raise at the offending call (ini: ctxcheck_mode)",
+    )  # fmt: skip
+    add(
+        "--ctxcheck-strict", action="store_const", const=True, dest="ctxcheck_strict",
+        help="also fail on warnings, unused allows and missing worker data (ini: ctxcheck_strict)",
+    )  # fmt: skip
+    add(
+        "--ctxcheck-owners", metavar="OWNERS", dest="ctxcheck_owners",
+        help="who may run a critical section: assumed (default): any number of threads at once; observed: those seen",
+    )  # fmt: skip
+    add(
+        "--ctxcheck-fail-on", metavar="GRADE", dest="ctxcheck_fail_on",
+        help="the least grade that fails: certain, possible (default), unlikely",
+    )  # fmt: skip
+    add(
+        "--ctxcheck-output", metavar="TYPE[:PATH]", action="append", dest="ctxcheck_output",
+        help="a report, to the terminal without a path; may be repeated",
+    )  # fmt: skip
+    add("--ctxcheck-config", metavar="PATH", dest="ctxcheck_config", help="the TOML file with the configuration")
+    parser.addini("ctxcheck", "validate lock contexts", type="bool", default=False)
+    parser.addini("ctxcheck_mode", "record, warn or raise", default="")
+    parser.addini("ctxcheck_strict", "also fail on warnings and unused allows", type="bool", default=False)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
+    """Put the checks in place before the first conftest can import a lock."""
+    options = early_config.known_args_namespace
+    # known here too: `-p ctxcheck.pytest_plugin` may come before the option is parsed
+    if wanted(early_config, options):
+        from ctxcheck.pytest_plugin.checks import Checks
+        from ctxcheck.pytest_plugin.settings import settle
+
+        checks = Checks(early_config, settle(early_config, options))
+        early_config.pluginmanager.register(checks, RUN)
+        checks.start()
+
+
+def wanted(config: pytest.Config, options: Any) -> bool:
+    """Whether anything is to be checked."""
+    import os
+
+    switch = os.environ.get("CTXCHECK", "")
+    if switch not in ("", "0", "1"):
+        raise pytest.UsageError(f"environment: CTXCHECK is {switch!r}; allowed: 1 (on), 0 (off)")
+    if switch == "0" or getattr(options, "no_ctxcheck", False):
+        return False
+    return switch == "1" or bool(getattr(options, "ctxcheck", False) or config.getini("ctxcheck"))
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """The markers are known also where nothing is checked."""
+    for marker in _MARKERS:
+        config.addinivalue_line("markers", marker)
+
+
+@pytest.fixture
+def ctxcheck(request: pytest.FixtureRequest) -> Handle:
+    """What ctxcheck has found in this test so far, and what it should expect or accept there."""
+    from ctxcheck.pytest_plugin.handle import Handle
+
+    checks = cast("Any", request.config.pluginmanager.get_plugin(RUN))
+    return Handle(checks, cast("Any", request).node)

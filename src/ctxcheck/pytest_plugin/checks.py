@@ -1,0 +1,407 @@
+"""The checks of one run of pytest: what counts for which test, and which test fails.
+
+Each test is an origin (:mod:`ctxcheck.engine.origins`), from its setup to its teardown; so is each fixture of a wider
+scope, with its own setup and teardown, whichever test they come in, and so is all that is imported first.  What a test
+shows by itself fails it, in the phase in which it shows.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Generator
+from typing import TYPE_CHECKING, Any, Final
+
+import pytest
+
+from ctxcheck import adapters, fastpath
+from ctxcheck.config import declared
+from ctxcheck.datafile import DataFile
+from ctxcheck.engine import slowpath
+from ctxcheck.engine.errors import ConfigError
+from ctxcheck.engine.origins import BACKGROUND, IMPORT, Phase
+from ctxcheck.engine.owner import OwnerState
+from ctxcheck.engine.violations import Violation
+from ctxcheck.locks import naming
+from ctxcheck.probes import install
+from ctxcheck.pytest_plugin import runners
+from ctxcheck.pytest_plugin.marks import Wishes, wishes_of
+from ctxcheck.pytest_plugin.results import Results
+from ctxcheck.pytest_plugin.settings import Settings
+from ctxcheck.reports import json, text  # before anything can be in the way of an import
+from ctxcheck.selection import Allowance
+from ctxcheck.session import Session
+
+if TYPE_CHECKING:
+    from _pytest.fixtures import FixtureDef, SubRequest
+
+del json
+
+#: Whose locks are no business of a suite's.
+_RUNNERS: Final = (
+    "_pytest", "_pytest.*", "pytest", "pluggy", "pluggy.*", "xdist", "xdist.*", "execnet", "execnet.*",
+    "pytest_timeout", "pytest_cov", "pytest_cov.*", "coverage", "coverage.*", "pytest_asyncio", "pytest_asyncio.*",
+    "pytest_randomly", "pytest_randomly.*", "pytest_rerunfailures", "anyio.pytest_plugin", "hypothesis", "hypothesis.*",
+    "_hypothesis_*",
+)  # fmt: skip
+
+
+#: What `pytest.fail()` raises.
+if TYPE_CHECKING:
+    from _pytest.outcomes import Failed as _Failed
+else:
+    _Failed = pytest.fail.Exception
+
+
+class Broken(_Failed):
+    """A test is failed for what was found in it: ``msg`` is the full report, ``headline`` one line."""
+
+    def __init__(self, violations: list[Violation]) -> None:
+        more = f" (and {len(violations) - 1} more)" if len(violations) > 1 else ""
+        self.headline: str = f"{headline(violations[0])}{more}"
+        self.violation: Violation = violations[0]
+        super().__init__("\n\n".join(text.render(v) for v in violations), pytrace=False)
+
+
+def headline(violation: Violation) -> str:
+    """The one line that says what it is."""
+    return text.render(violation).partition("\n")[0]
+
+
+class _Test:
+    """What is known of the test that runs now."""
+
+    def __init__(self, phase: Phase, wishes: Wishes) -> None:
+        self.phase: Phase = phase
+        self.wishes: Wishes = wishes
+        self.allow: list[Allowance] = []
+        #: fingerprints of what was told, and of what was expected
+        self.told: set[str] = set()
+        self.expected: set[str] = set()
+
+
+class Checks:
+    """The plugin, once it is on."""
+
+    def __init__(self, config: pytest.Config, settings: Settings) -> None:
+        self.config: pytest.Config = config
+        self.settings: Settings = settings
+        self.results: Results = Results(self)
+        self.data: DataFile = DataFile(settings.config.data_dir, ["pytest", *config.invocation_params.args])
+        wanted = settings.config
+        self.session: Session = Session(
+            mode=wanted.mode,
+            owners=wanted.owners or "assumed",
+            deadlock_after=wanted.deadlock_after,
+            fail_on=wanted.fail_on,
+            select=wanted.select,
+            ignore=wanted.ignore,
+            allow=[Allowance(a.rule, a.locks, a.reason, a.path, settings.place) for a in wanted.allow],
+            stack_depth=wanted.stack_depth,
+            declared=declared(wanted),
+            sink=self.data,
+            at_once=self._say_at_once,
+        )
+        self._wishes: dict[str, Wishes] = {}
+        self._mistaken: dict[str, str] = {}
+        self._test: _Test | None = None
+        self._import: Phase | None = None
+        self._stderr: int = 2
+        self._installed: bool = False
+        self._stopped: bool = False
+        self._pid: int = os.getpid()
+
+    # --- the run --------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Put the checks in place; what follows is the import of conftests and tests."""
+        naming.factories.update(self.settings.config.factories)
+        naming.set_scope(self.settings.config.include, (*self.settings.config.exclude, *_RUNNERS))
+        self._installed = not install.installed()
+        try:
+            adapters.install(self.settings.config.adapters)
+        except ConfigError as error:
+            raise pytest.UsageError(str(error)) from None
+        install.install()
+        self.session.start()
+        engine = self.session.engine
+        engine.origins.default = BACKGROUND
+        self._import = engine.origins.begin(self.state(), IMPORT)
+        runners.follow(self.session)
+        self.config.add_cleanup(self.stop)
+
+    def state(self) -> OwnerState:
+        """The state of the thread that runs the tests, also where a test has left a session of its own behind."""
+        return fastpath.thread_state(self.session.local, self.session.engine)
+
+    def stop(self) -> None:
+        """Take them away; nothing is left behind."""
+        if self._stopped:
+            return
+        self._stopped = True
+        runners.leave()
+        self._imported()
+        self.session.stop("run")
+        naming.set_scope((), ())
+        if self._installed:
+            adapters.uninstall()
+            install.uninstall()
+        self.data.close()
+        if self._stderr != 2:
+            os.close(self._stderr)
+
+    def _imported(self) -> None:
+        phase, self._import = self._import, None
+        if phase is not None:
+            slowpath.consult(lambda: self.session.engine.origins.end(phase, over=False))
+
+    def _say_at_once(self, violation: Violation) -> None:
+        """What hangs has to be told before it does: pytest may never come to its report."""
+        hangs = violation.rule in ("CTX001", "CTX003", "CTX006") or (
+            violation.rule == "CTX002" and violation.grade != "certain"
+        )
+        if hangs and os.getpid() == self._pid:
+            data = f"\n{text.render(violation)}\n".encode(errors="backslashreplace")
+            try:
+                os.write(self._stderr, data)
+            except OSError:
+                pass
+
+    @pytest.hookimpl
+    def pytest_configure(self) -> None:
+        """Output isn't captured now: what is told at once goes there."""
+        try:
+            self._stderr = os.dup(2)
+        except OSError:
+            pass
+        for name, hooks in (("xdist", "workers"),):
+            if self.config.pluginmanager.hasplugin(name):
+                from ctxcheck.pytest_plugin.workers import Workers
+
+                self.config.pluginmanager.register(Workers(self.results), f"ctxcheck-{hooks}")
+
+    @pytest.hookimpl
+    def pytest_report_header(self) -> str:
+        """One line."""
+        wanted = self.settings.config
+        patched = "threading+asyncio"
+        strict = ", strict" if wanted.strict else ""
+        return f"ctxcheck: mode={wanted.mode}, locks={patched}, config={self.settings.place}{strict}"
+
+    # --- collection -------------------------------------------------------------------
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        """A marker that isn't understood is a mistake to be told before anything runs."""
+        for item in items:
+            try:
+                self._wishes[item.nodeid] = wishes_of(item)
+            except pytest.UsageError as error:
+                if not hasattr(self.config, "workerinput"):
+                    raise
+                # the process that reports has no items, and one of xdist's workers can't tell it more than a test can
+                self._mistaken[item.nodeid] = str(error)
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_collection_finish(self) -> None:
+        """What comes now isn't the import of modules any more."""
+        self._imported()
+
+    # --- tests --------------------------------------------------------------------------
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtest_setup(self, item: pytest.Item) -> Generator[None, Any, Any]:
+        """The test begins."""
+        if item.nodeid in self._mistaken:
+            pytest.fail(self._mistaken[item.nodeid], pytrace=False)
+        self._begin(item)
+        return (yield from self._watch(item, "setup"))
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtest_call(self, item: pytest.Item) -> Generator[None, Any, Any]:
+        """It runs."""
+        return (yield from self._watch(item, "call"))
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtest_teardown(self, item: pytest.Item) -> Generator[None, Any, Any]:
+        """It ends."""
+        return (yield from self._watch(item, "teardown"))
+
+    def _watch(self, item: pytest.Item, when: str) -> Generator[None, Any, Any]:
+        try:
+            outcome = yield
+        except (KeyboardInterrupt, pytest.exit.Exception):
+            self._news(item, when)
+            raise
+        except BaseException as error:
+            news = self._news(item, when)
+            if not news:
+                raise
+            if isinstance(error, pytest.skip.Exception):
+                raise Broken(news) from None  # what wasn't to be run was found wanting
+            item.add_report_section(when, "ctxcheck", "\n\n".join(map(text.render, news)))
+            raise
+        news = self._news(item, when)
+        if news:
+            raise Broken(news)
+        return outcome
+
+    def _begin(self, item: pytest.Item) -> None:
+        wishes = self._wishes.get(item.nodeid) or wishes_of(item)
+        phase = self.session.engine.origins.begin(self.state(), item.nodeid, self._fixtures_of(item))
+        self._test = _Test(phase, wishes)
+        for allowance in wishes.allow:
+            self.allow(item, allowance)
+        if wishes.mode is not None:
+            self._set_mode(wishes.mode)
+        if wishes.off and fastpath.engine() is self.session.engine:
+            fastpath.activate(None)
+        self.results.begun += 1
+
+    def _fixtures_of(self, item: pytest.Item) -> list[str]:
+        """The origins of those fixtures of wider scopes that a test asks for, also through others."""
+        info: Any = getattr(item, "_fixtureinfo", None)
+        definitions: dict[str, Any] = {} if info is None else info.name2fixturedefs
+        return [origin_of(d) for ds in definitions.values() for d in ds if d.scope != "function"]
+
+    def _set_mode(self, mode: Any) -> None:
+        self.session.mode = mode
+        self.session.engine.insistent = mode == "raise"
+
+    def _news(self, item: pytest.Item, when: str) -> list[Violation]:
+        """What fails the test and wasn't told of in an earlier phase; at the end of the last one, the test is over."""
+        test = self._test
+        if test is None or test.phase.origin != item.nodeid:
+            return []
+        found = self._end(item, test) if when == "teardown" else self.found_in(item, pending=False)
+        wanted = test.wishes.mode or self.settings.config.mode
+        news = [
+            v
+            for v in found
+            if self.session.fails(v) and v.fingerprint not in test.told | test.expected and wanted != "warn"
+        ]
+        test.told.update(v.fingerprint for v in news)
+        for violation in news:
+            item.user_properties.append(("ctxcheck.rule", violation.rule))
+            item.user_properties.append(("ctxcheck.fingerprint", violation.fingerprint))
+        return news
+
+    def _end(self, item: pytest.Item, test: _Test) -> list[Violation]:
+        if test.wishes.off and fastpath.engine() is None:
+            fastpath.activate(self.session.engine, self.session.local)
+        isolated = test.wishes.isolated or test.wishes.off
+        found = self.session.end_origin(test.phase, keep=not isolated)
+        found = [] if test.wishes.off else [v for v in found if v.fingerprint not in test.expected]
+        self._test = None
+        self._set_mode(self.settings.config.mode)
+        for allowance in test.allow:
+            self.session.allowances.remove(allowance)
+            if not allowance.used:
+                self.results.unused.append(f"{item.nodeid}: an allow of {allowance.rule} accepted nothing")
+        self.results.add_test(item.nodeid, found, expected=test.expected)
+        return found
+
+    # --- what the fixture asks for -------------------------------------------------------
+
+    def found_in(self, item: pytest.Item, *, pending: bool = True) -> list[Violation]:
+        """What was found in a test so far, without what owners have shown that may yet outlive it; ``pending``: with
+        what may yet turn out to be none."""
+        test = self._test
+        if test is None or test.wishes.off:
+            return []
+        origins = self.session.engine.origins
+        found = self.session.violations_in(item.nodeid, origins.alive(item.nodeid, elsewhere=True), pending=pending)
+        return [v for v in found if v.fingerprint not in test.expected]
+
+    def allow(self, item: pytest.Item, allowance: Allowance) -> None:
+        """Accept findings until the test ends."""
+        del item
+        if self._test is not None:
+            self._test.allow.append(allowance)
+            self.session.allowances.append(allowance)
+
+    def consume(self, item: pytest.Item, violations: list[Violation]) -> None:
+        """These were expected."""
+        del item
+        if self._test is not None:
+            self._test.expected.update(v.fingerprint for v in violations)
+
+    # --- fixtures of wider scopes ----------------------------------------------------------
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_fixture_setup(self, fixturedef: FixtureDef[Any], request: SubRequest) -> Generator[None, Any, Any]:
+        """A fixture that serves several tests counts for itself: which of them comes first is chance."""
+        del request
+        if fixturedef.scope == "function":
+            return (yield)
+        own = _Span(self, fixturedef)
+        fixturedef.addfinalizer(own.end)
+        own.begin(again=False)
+        try:
+            outcome = yield
+        finally:
+            own.end()
+        # finalizers run in reverse: this one before the fixture's own, the other one after them
+        fixturedef.addfinalizer(own.begin)
+        return outcome
+
+    # --- reports ------------------------------------------------------------------------------
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_makereport(
+        self, item: pytest.Item, call: pytest.CallInfo[None]
+    ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+        """The summary has one line of a report that has many."""
+        del item
+        report = yield
+        failure = call.excinfo.value if call.excinfo is not None else None
+        crash = getattr(report.longrepr, "reprcrash", None)
+        if isinstance(failure, Broken) and crash is not None:
+            crash.message = f"Failed: {failure.headline}"
+            if failure.violation.sites:
+                site = failure.violation.sites[0]
+                crash.path, crash.lineno = site.file, site.line
+        return report
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtestloop(self, session: pytest.Session) -> Generator[None, Any, Any]:
+        """When all tests have run, what they show together is known."""
+        try:
+            outcome = yield
+        finally:
+            self._imported()
+            if not session.config.option.collectonly:
+                self.results.conclude(session)
+        return outcome
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_terminal_summary(self, terminalreporter: Any) -> None:
+        """The findings that no test has by itself, and the last line."""
+        self.results.show(terminalreporter)
+
+
+def origin_of(fixturedef: Any) -> str:
+    """What a fixture of a wider scope counts for."""
+    base = f"{fixturedef.baseid}::" if fixturedef.baseid else ""
+    return f"<fixture {base}{fixturedef.argname}>"
+
+
+class _Span:
+    """The stretches of time in which a fixture is set up and torn down."""
+
+    def __init__(self, checks: Checks, fixturedef: FixtureDef[Any]) -> None:
+        self._checks: Checks = checks
+        self._fixturedef: FixtureDef[Any] = fixturedef
+        self._phase: Phase | None = None
+
+    def begin(self, *, again: bool = True) -> None:
+        """It counts for the fixture now."""
+        engine = self._checks.session.engine
+        if self._phase is not None or engine.broken or engine.closed:
+            return
+        self._phase = engine.origins.begin(self._checks.state(), origin_of(self._fixturedef), again=again)
+
+    def end(self) -> None:
+        """It doesn't any more."""
+        phase, self._phase = self._phase, None
+        if phase is not None:
+            slowpath.consult(lambda: self._checks.session.engine.origins.end(phase, over=False))

@@ -1,0 +1,1 @@
+"""Real runs of pytest, with the plugin on and off."""
