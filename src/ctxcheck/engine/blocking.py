@@ -60,15 +60,17 @@ covering: Final = Codes()
 class Blocking:
     """One call that may block: ``name`` for people, ``category``, and the step that says "judged here before".
 
-    ``lasting``: it is made again and again, so that what was found to be fine is worth remembering.
+    ``lasting``: it is made again and again, so that what was found to be fine is worth remembering.  ``ignored``: who
+    runs the program doesn't want to hear of it.
     """
 
-    __slots__ = ("category", "lasting", "name", "step")
+    __slots__ = ("category", "ignored", "lasting", "name", "step")
 
     def __init__(self, name: str, category: Category, *, lasting: bool = True) -> None:
         self.name: str = name
         self.category: Category = category
         self.lasting: bool = lasting
+        self.ignored: bool = False
         self.step: ContextStep = ContextStep("call", name, detail=category)
 
     def __repr__(self) -> str:
@@ -136,7 +138,7 @@ def judge(
     """
     state.settle()
     cur = state.cur
-    if cur is VOID or cur.get(call.step) is not None:
+    if cur is VOID or call.ignored or cur.get(call.step) is not None:
         return
     fine = call.lasting
     where: Where | None = None

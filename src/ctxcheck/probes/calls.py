@@ -1,0 +1,163 @@
+"""The probes of functions and methods that may block.
+
+Where nothing is held and nothing is forbidden, a probe costs a read of the owner's state, one compare, and the call of
+a function.  It looks at arguments and at the stack only where it matters.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable
+from types import BuiltinFunctionType, CodeType, ModuleType
+from typing import Any, Final, cast, final
+
+from ctxcheck import fastpath
+from ctxcheck.engine.blocking import covering
+from ctxcheck.engine.classes import EVERYTHING
+from ctxcheck.probes.blocking import ahead, begin
+from ctxcheck.probes import files
+from ctxcheck.probes.catalogue import Entry
+from ctxcheck.probes.patches import Patches
+
+
+@final
+class Function:
+    """In place of a function that is written in C: like that, it binds to nothing as the attribute of a class.
+
+    It looks like the original to whoever asks for its name, signature or representation, and is pickled by its name.
+    (A bound method would be called a little faster, but can't have the original's signature, and is pickled as one.)
+    """
+
+    # instances have a `__dict__`, since a class's own `__module__` and `__doc__` leave no room for slots of that name
+
+    def __init__(self, entry: Entry, original: Any, live: Callable[[], bool]) -> None:
+        self._original: Any = original
+        self._call = entry.call
+        self._quick = entry.quick
+        self._live = live
+        self.__wrapped__: Any = original
+        for name in ("__module__", "__name__", "__qualname__", "__doc__", "__self__", "__text_signature__"):
+            self.__dict__[name] = getattr(original, name, None)
+
+    def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
+        try:
+            st = _fast._local.st
+        except AttributeError:
+            st = begin()
+        if st.cur.allows != _ALL and self._live():
+            ahead(self._call, self._quick, args, kwargs, st)
+        return self._original(*args, **kwargs)
+
+    def __repr__(self) -> str:
+        return repr(self._original)
+
+    def __reduce__(self) -> Any:
+        import pkgutil
+
+        return (pkgutil.resolve_name, (f"{self.__module__}:{self.__qualname__}",))
+
+    def __copy__(self) -> Function:
+        return self
+
+    def __deepcopy__(self, _: Any) -> Function:
+        return self
+
+
+_fast: Final[Any] = fastpath
+_ALL: Final = EVERYTHING
+
+
+def _plain(entry: Entry, original: Any, live: Callable[[], bool]) -> Any:
+    """In place of a function that is written in Python, or of a method."""
+    fast: Any = fastpath
+    call, quick, everything, look, first = entry.call, entry.quick, EVERYTHING, ahead, begin
+
+    def probe(*args: Any, **kwargs: Any) -> Any:
+        try:
+            st = fast._local.st
+        except AttributeError:
+            st = first()
+        if st.cur.allows != everything and live():
+            look(call, quick, args, kwargs, st)
+        return original(*args, **kwargs)
+
+    if entry.covers:
+        probe.__code__ = _covering_code(probe.__code__)
+    return probe
+
+
+_covering: Final[list[CodeType]] = []
+
+
+def _covering_code(code: CodeType) -> CodeType:
+    """The same code, in an object of its own: inside of it nothing of the program's runs."""
+    if not _covering:
+        _covering.append(code.replace(co_name="covering_probe"))
+        covering.add(_covering[0])
+    return _covering[0]
+
+
+def _dress(new: Any, original: Any) -> Any:
+    for name in ("__module__", "__name__", "__qualname__", "__doc__", "__annotations__"):
+        if hasattr(original, name):
+            setattr(new, name, getattr(original, name))
+    vars(new).update(getattr(original, "__dict__", {}))
+    new.__wrapped__ = original
+    return new
+
+
+def watch(patches: Patches, module: ModuleType, entries: Iterable[Entry], replaced: dict[int, tuple[Any, Any]]) -> None:
+    """Put the probes of one module's ``entries`` in place; ``replaced`` is told what was (by its id: itself, new)."""
+    for entry in entries:
+        if entry.absent() or entry.how in ("watched", "file"):
+            continue
+        owner: Any = module
+        *outer, name = entry.path.split(".")
+        for part in outer:
+            owner = getattr(owner, part)
+        original = getattr(owner, name)
+        if entry.how == "function":
+            if entry.module == "builtins" and name == "open":
+                new: Any = files.opener(original, patches.live)
+            elif isinstance(original, BuiltinFunctionType) and not entry.covers:
+                new = Function(entry, original, patches.live)
+            else:
+                new = _dress(_plain(entry, original, patches.live), original)
+            replaced[id(original)] = (original, new)
+        else:
+            new = _dress(_plain(entry, original, patches.live), original)
+        patches.replace(owner, name, new)
+
+
+def follow(patches: Patches, replaced: dict[int, tuple[Any, Any]]) -> None:
+    """Replace the functions also where modules of the library have imported their names before."""
+    for namespace, name, value in _library_names(replaced):
+        new = replaced[id(value)][1]
+        patches.replace(namespace, name, new)
+
+
+def unfollow(replaced: dict[int, tuple[Any, Any]]) -> None:
+    """Give the originals back to modules of the library that have imported the names since."""
+    ours = {id(new): (new, original) for original, new in replaced.values()}
+    for namespace, name, value in _library_names(ours):
+        setattr(namespace, name, ours[id(value)][1])
+
+
+def _library_names(wanted: dict[int, tuple[Any, Any]]) -> list[tuple[Any, str, Any]]:
+    """Where modules of the library, those that are written in Python, have one of these objects."""
+    found: list[tuple[Any, str, Any]] = []
+    if not wanted:
+        return found
+    library = sys.stdlib_module_names
+    for name, module in list(sys.modules.items()):
+        if name.partition(".")[0] not in library or type(module) is not ModuleType:
+            continue
+        values = cast("dict[str, Any]", vars(module))
+        if not str(values.get("__file__", "")).endswith(".py"):
+            continue
+        found += [
+            (module, key, value)
+            for key, value in list(values.items())
+            if id(value) in wanted and wanted[id(value)][0] is value
+        ]
+    return found
