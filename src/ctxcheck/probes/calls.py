@@ -18,26 +18,22 @@ from ctxcheck.probes.blocking import ahead, begin
 from ctxcheck.probes import files
 from ctxcheck.probes.catalogue import Entry
 from ctxcheck.probes.patches import Patches
+from ctxcheck.probes.standin import Standin
 
 
 @final
-class Function:
-    """In place of a function that is written in C: like that, it binds to nothing as the attribute of a class.
+class Function(Standin):
+    """In place of a function that is written in C.
 
-    It looks like the original to whoever asks for its name, signature or representation, and is pickled by its name.
     (A bound method would be called a little faster, but can't have the original's signature, and is pickled as one.)
     """
 
-    # instances have a `__dict__`, since a class's own `__module__` and `__doc__` leave no room for slots of that name
-
     def __init__(self, entry: Entry, original: Any, live: Callable[[], bool]) -> None:
+        super().__init__(original)
         self._original: Any = original
         self._call = entry.call
         self._quick = entry.quick
         self._live = live
-        self.__wrapped__: Any = original
-        for name in ("__module__", "__name__", "__qualname__", "__doc__", "__self__", "__text_signature__"):
-            self.__dict__[name] = getattr(original, name, None)
 
     def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
         try:
@@ -47,20 +43,6 @@ class Function:
         if st.cur.allows != _ALL and self._live():
             ahead(self._call, self._quick, args, kwargs, st)
         return self._original(*args, **kwargs)
-
-    def __repr__(self) -> str:
-        return repr(self._original)
-
-    def __reduce__(self) -> Any:
-        import pkgutil
-
-        return (pkgutil.resolve_name, (f"{self.__module__}:{self.__qualname__}",))
-
-    def __copy__(self) -> Function:
-        return self
-
-    def __deepcopy__(self, _: Any) -> Function:
-        return self
 
 
 _fast: Final[Any] = fastpath
@@ -119,7 +101,7 @@ def watch(patches: Patches, module: ModuleType, entries: Iterable[Entry], replac
         if entry.how == "function":
             if entry.module == "builtins" and name == "open":
                 new: Any = files.opener(original, patches.live)
-            elif isinstance(original, BuiltinFunctionType) and not entry.covers:
+            elif isinstance(original, BuiltinFunctionType):
                 new = Function(entry, original, patches.live)
             else:
                 new = _dress(_plain(entry, original, patches.live), original)

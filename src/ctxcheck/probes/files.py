@@ -26,6 +26,7 @@ from ctxcheck.engine.raw import get_frame
 from ctxcheck.engine.sites import is_own
 from ctxcheck.probes import quick
 from ctxcheck.probes.blocking import ahead, begin
+from ctxcheck.probes.standin import Standin
 
 
 class _Mode(NamedTuple):
@@ -45,6 +46,9 @@ def _modes() -> dict[str, _Mode]:
 
 _MODES: Final = _modes()
 _NEWLINES: Final = (None, "", "\n", "\r", "\r\n")
+#: Where a raw file's representation has the name of its class, it is without the module of a class made in Python.
+_NAMED_BY_TYPE: Final = sys.version_info >= (3, 13)
+_ABSENT: Final = object()
 _OPEN: Final = call_named("open", "file")
 _READ: Final = call_named("file.read", "file")
 _WRITE: Final = call_named("file.write", "file")
@@ -69,7 +73,7 @@ def _raw_class(live: Callable[[], bool]) -> Any:
     fast: Any = fastpath
     base = io.FileIO
     readinto_, readall_, read_, write_ = base.readinto, base.readall, base.read, base.write
-    everything, look, first = EVERYTHING, _reached, begin
+    everything, look, first, represent = EVERYTHING, _reached, begin, base.__repr__
     reads, writes = _READ, _WRITE
 
     class FileIO(base):
@@ -115,6 +119,17 @@ def _raw_class(live: Callable[[], bool]) -> Any:
                     pass  # it is recorded; a buffer that isn't written when its file is closed would be lost
             return write_(self, b)
 
+        if _NAMED_BY_TYPE:
+
+            def __repr__(self) -> str:
+                text = represent(self)
+                return f"<{base.__module__}.{text[1:]}" if text.startswith("<FileIO") else text
+
+        if sys.version_info < (3, 12):
+
+            def __reduce_ex__(self, protocol: Any) -> Any:
+                raise TypeError("cannot pickle '_io.FileIO' object")
+
     for name in ("readinto", "readall", "read", "write"):
         ours, theirs = vars(FileIO)[name], getattr(base, name)
         ours.__doc__, ours.__qualname__ = theirs.__doc__, theirs.__qualname__
@@ -131,78 +146,86 @@ def _reached(raw: Any, call: Blocking, state: OwnerState) -> None:
 def opener(original: Any, live: Callable[[], bool]) -> Any:
     """A function to stand in for ``open``."""
     fast: Any = fastpath
-    everything, look, first, opens = EVERYTHING, ahead, begin, _OPEN
+    everything, look, first, opens, absent = EVERYTHING, ahead, begin, _OPEN, _ABSENT
     raw_class = _raw_class(live)
     modes, newlines, text_file = _MODES, _NEWLINES, io.TextIOWrapper
     is_virtual, default_size = quick.virtual, io.DEFAULT_BUFFER_SIZE
 
-    def open(
-        file: Any,
-        mode: Any = "r",
-        buffering: Any = -1,
-        encoding: Any = None,
-        errors: Any = None,
-        newline: Any = None,
-        closefd: Any = True,
-        opener: Any = None,
-    ) -> Any:
-        if not live() or fast.active is not True:
-            return original(file, mode, buffering, encoding, errors, newline, closefd, opener)
-        try:
-            st = fast._local.st
-        except AttributeError:
-            st = first()
-        inside = st.cur.allows != everything
-        if inside:
-            look(opens, is_virtual, (file,), {}, st)
-        how = modes.get(mode) if type(mode) is str else None
-        if (
-            how is None
-            or type(file) is bool
-            or type(buffering) is not int
-            or buffering < -1
-            or (encoding is not None and type(encoding) is not str)
-            or (errors is not None and type(errors) is not str)
-            or newline not in newlines
-            or (how.binary and not (encoding is errors is newline is None))
-            or (buffering == 0 and not how.binary)
-        ):
-            return original(file, mode, buffering, encoding, errors, newline, closefd, opener)
-        if buffering == 1 and how.binary:
-            import warnings
+    class Open(Standin):
+        def __call__(
+            self,
+            /,
+            file: Any = absent,
+            mode: Any = "r",
+            buffering: Any = -1,
+            encoding: Any = None,
+            errors: Any = None,
+            newline: Any = None,
+            closefd: Any = True,
+            opener: Any = None,
+            **unknown: Any,
+        ) -> Any:
+            if file is absent:
+                return original(**unknown)
+            if unknown:
+                return original(file, **unknown)
+            if not live() or fast.active is not True:
+                return original(file, mode, buffering, encoding, errors, newline, closefd, opener)
+            try:
+                st = fast._local.st
+            except AttributeError:
+                st = first()
+            inside = st.cur.allows != everything
+            if inside:
+                look(opens, is_virtual, (file,), {}, st)
+            how = modes.get(mode) if type(mode) is str else None
+            if (
+                how is None
+                or type(file) is bool
+                or type(buffering) not in (int, bool)
+                or buffering < -1
+                or (encoding is not None and type(encoding) is not str)
+                or (errors is not None and type(errors) is not str)
+                or newline not in newlines
+                or (how.binary and not (encoding is errors is newline is None))
+                or (buffering == 0 and not how.binary)
+            ):
+                return original(file, mode, buffering, encoding, errors, newline, closefd, opener)
+            if buffering == 1 and how.binary:
+                import warnings
 
-            warnings.warn(
-                "line buffering (buffering=1) isn't supported in binary mode, the default buffer size will be used",
-                RuntimeWarning,
-                stacklevel=2,
-            )
-            buffering = -1
-        if encoding is None and not how.binary and sys.flags.warn_default_encoding:
-            import warnings
+                warnings.warn(
+                    "line buffering (buffering=1) isn't supported in binary mode, the default buffer size will be used",
+                    RuntimeWarning,
+                    stacklevel=2,
+                )
+                buffering = -1
+            if encoding is None and not how.binary and sys.flags.warn_default_encoding:
+                import warnings
 
-            warnings.warn("'encoding' argument not specified", EncodingWarning, stacklevel=2)
-            encoding = "locale"
-        raw = raw_class(file, how.raw, closefd, opener)
-        if inside and not st.cur.allows & BLOCK:
-            raw._opener_code = _program()
-        result = raw
-        try:
-            by_line = buffering == 1
-            if buffering < 0:
-                by_line = raw.isatty()
-            if buffering < 0 or by_line:
-                size = getattr(raw, "_blksize", 0)
-                buffering = size if size > 1 else default_size
-            if buffering == 0:
-                return raw
-            result = how.kind(raw, buffering)
-            if how.binary:
-                return result
-            result = text_file(result, encoding, errors, newline, by_line)
-            result.mode = mode
-        except BaseException:
-            result.close()
-            raise
-        return result
+                warnings.warn("'encoding' argument not specified", EncodingWarning, stacklevel=2)
+                encoding = "locale"
+            raw = raw_class(file, how.raw, closefd, opener)
+            if inside and not st.cur.allows & BLOCK:
+                raw._opener_code = _program()
+            result = raw
+            try:
+                by_line = buffering == 1
+                if buffering < 0:
+                    by_line = raw.isatty()
+                if buffering < 0 or by_line:
+                    size = getattr(raw, "_blksize", 0)
+                    buffering = size if size > 1 else default_size
+                if buffering == 0:
+                    return raw
+                result = how.kind(raw, buffering)
+                if how.binary:
+                    return result
+                result = text_file(result, encoding, errors, newline, by_line)
+                result.mode = mode
+            except BaseException:
+                result.close()
+                raise
+            return result
 
-    return open
+    return Open(original)
