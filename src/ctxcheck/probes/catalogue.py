@@ -76,15 +76,16 @@ class Entry:
 
 
 def _rows(how: How, category: Category, module: str, paths: str, check: Any = None, *, public: str | None = None,
-          covers: bool = False, said: str = "") -> list[Entry]:  # fmt: skip
-    """A row for each of ``paths``, of one module; ``public`` is what people call the module."""
+          covers: bool = False, said: str = "", called: str = "") -> list[Entry]:  # fmt: skip
+    """A row for each of ``paths``, of one module; ``public`` is what people call the module, ``called`` the class."""
     prefix = module if public is None else public
     found: list[Entry] = []
     for path in paths.split():
-        name = f"{prefix}.{path}" if prefix else path
+        public_path = f"{called}.{path.rpartition('.')[2]}" if called else path
+        name = f"{prefix}.{public_path}" if prefix else public_path
         if path.endswith(".__init__"):
             name = name.removesuffix(".__init__")
-        short = said or (name if how == "function" or path.endswith(".__init__") else path)
+        short = said or (name if how == "function" or path.endswith(".__init__") else public_path)
         found.append(Entry(name, category, how, module, path, short, check, covers))
     return found
 
@@ -158,23 +159,23 @@ def _entries() -> list[Entry]:
         *_rows(function, "process", "os", "wait3", q.wait_options),
         *_rows(function, "process", "os", "waitid", q.waitid_options),
         *_rows(method, "process", "multiprocessing.process", "BaseProcess.start", public="multiprocessing",
-               covers=True, said="Process.start"),
+               called="Process", covers=True),
         *_rows(method, "process", "multiprocessing.process", "BaseProcess.join", q.first_timeout,
-               public="multiprocessing", covers=True, said="Process.join"),
+               public="multiprocessing", called="Process", covers=True),
         *_rows(method, "process", "multiprocessing.queues", "Queue.get", q.gets_at_once, covers=True,
-               said="multiprocessing.Queue.get"),
+               public="multiprocessing", said="multiprocessing.Queue.get"),
         *_rows(method, "process", "multiprocessing.queues", "Queue.put", q.puts_at_once, covers=True,
-               said="multiprocessing.Queue.put"),
+               public="multiprocessing", said="multiprocessing.Queue.put"),
         *_rows(method, "process", "multiprocessing.queues", "SimpleQueue.get", covers=True,
-               said="multiprocessing.SimpleQueue.get"),
+               public="multiprocessing", said="multiprocessing.SimpleQueue.get"),
         *_rows(method, "process", "multiprocessing.connection", "_ConnectionBase.recv", covers=True,
-               public="multiprocessing.connection", said="Connection.recv"),
+               called="Connection"),
         *_rows(method, "process", "multiprocessing.connection", "_ConnectionBase.recv_bytes", covers=True,
-               public="multiprocessing.connection", said="Connection.recv_bytes"),
+               called="Connection"),
         *_rows(method, "process", "multiprocessing.connection", "_ConnectionBase.poll", q.poll_connection, covers=True,
-               public="multiprocessing.connection", said="Connection.poll"),
+               called="Connection"),
         *_rows(method, "process", "multiprocessing.pool", "ApplyResult.get ApplyResult.wait", q.first_timeout,
-               covers=True),
+               covers=True, called="AsyncResult"),
         *_rows(method, "process", "multiprocessing.pool", "Pool.join", covers=True),
         # --- files: their contents
         *_rows(function, "file", "builtins", "open", q.virtual, public=""),
