@@ -79,6 +79,11 @@ def test_the_defaults(project: Path) -> None:
         "allow": (),
         "order": (),
         "leaf": (),
+        "blocking": ("sleep", "wait", "network", "process", "file", "database"),
+        "not-blocking": (),
+        "may-sleep": (),
+        "atomic": (),
+        "requires-lock": (),
     }
     assert set(resolved.sources.values()) == {"default"}
     assert (resolved.path, resolved.enabled, resolved.warnings) == (None, None, ())
@@ -189,6 +194,8 @@ ENVIRONMENT = {
     "CTXCHECK_OUTPUT": ("text,json:a.json", (Output("text"), Output("json", "a.json"))),
     "CTXCHECK_COLOR": ("always", "always"),
     "CTXCHECK_LEAF": ("a, b", ("a", "b")),
+    "CTXCHECK_BLOCKING": ("sleep, metadata", ("sleep", "metadata")),
+    "CTXCHECK_NOT_BLOCKING": ("time.sleep", ("time.sleep",)),
 }
 
 

@@ -1,7 +1,8 @@
 """Proves on this interpreter that each probe of a call that may block fires, and when it doesn't.
 
 Each call is a real one, made three times: on an event loop, where it has to be reported; there again in the way that
-can't block, if it has one; and on a thread that may block.  ``ctxcheck probes --selftest`` runs it, and so do the tests.
+can't block, if it has one; and on a thread that may block.  ``ctxcheck probes --selftest`` runs it, and so do the
+tests.
 """
 
 from __future__ import annotations

@@ -42,8 +42,8 @@ def begin(fast: Any = fastpath, off: OwnerState = OFF) -> OwnerState:
 def ahead(
     call: Blocking, quick: Callable[[Any, Any], bool] | None, args: Any, kwargs: Any, state: OwnerState
 ) -> None:
-    """As :func:`before`, for a call with these arguments, made by the caller's caller, which stands where not everything
-    is allowed; ``quick`` says whether it can't block."""
+    """As :func:`before`, for a call with these arguments, made by the caller's caller, who isn't allowed everything;
+    ``quick`` says whether it can't block."""
     cur = state.cur
     if cur.get(call.step) is not None or cur is VOID or state.engine is None:
         return

@@ -9,13 +9,13 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterable
 from types import BuiltinFunctionType, CodeType, ModuleType
-from typing import Any, Final, cast, final
+from typing import Any, Final, final
 
 from ctxcheck import fastpath
 from ctxcheck.engine.blocking import covering
 from ctxcheck.engine.classes import EVERYTHING
-from ctxcheck.probes.blocking import ahead, begin
 from ctxcheck.probes import files
+from ctxcheck.probes.blocking import ahead, begin
 from ctxcheck.probes.catalogue import Entry
 from ctxcheck.probes.patches import Patches
 from ctxcheck.probes.standin import Standin
@@ -36,6 +36,7 @@ class Function(Standin):
         self._live = live
 
     def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
+        """Call the original."""
         try:
             st = _fast._local.st
         except AttributeError:
@@ -134,7 +135,7 @@ def _library_names(wanted: dict[int, tuple[Any, Any]]) -> list[tuple[Any, str, A
     for name, module in list(sys.modules.items()):
         if name.partition(".")[0] not in library or type(module) is not ModuleType:
             continue
-        values = cast("dict[str, Any]", vars(module))
+        values = vars(module)
         if not str(values.get("__file__", "")).endswith(".py"):
             continue
         found += [

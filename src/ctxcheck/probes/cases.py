@@ -4,6 +4,9 @@ This file is compiled under another name, so that its functions count as a progr
 ``CASES`` maps a row's name to (call, call that can't block or ``None``); each is given a :class:`Scene`.
 """
 
+# mypy: ignore-errors
+# pyright: basic, reportAttributeAccessIssue=false, reportFunctionMemberAccess=false, reportArgumentType=false
+# pyright: reportReturnType=false, reportCallIssue=false
 from __future__ import annotations
 
 import concurrent.futures
@@ -21,6 +24,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 
@@ -491,7 +495,7 @@ def _sendfile(s: Scene, sock: socket.socket) -> None:
         _fails(sock.sendfile, file)
 
 
-CASES: dict[str, tuple[Any, Any]] = {
+CASES: dict[str, tuple[Callable[[Scene], Any], Callable[[Scene], Any] | None]] = {
     "time.sleep": (lambda s: time.sleep(0.0001), lambda s: time.sleep(0)),
     "threading.Thread.join": (lambda s: _started(lambda: time.sleep(0.01)).join(), lambda s: _started().join(0)),
     "threading.Condition.wait": (lambda s: _condition(0.001), lambda s: _condition(0)),

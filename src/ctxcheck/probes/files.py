@@ -13,7 +13,7 @@ import io
 import itertools
 import sys
 from collections.abc import Callable
-from types import CodeType
+from types import CodeType, FrameType
 from typing import Any, Final, NamedTuple
 
 from ctxcheck import fastpath
@@ -62,7 +62,7 @@ def _quick_file(args: Any, kwargs: Any) -> bool:
 
 def _program() -> CodeType | None:
     """The code of the program's own that makes this call."""
-    frame = get_frame(1)
+    frame: FrameType | None = get_frame(1)
     while frame is not None and (is_own(frame.f_code) or package_of(frame.f_code.co_filename)):
         frame = frame.f_back
     return None if frame is None else frame.f_code
@@ -76,7 +76,7 @@ def _raw_class(live: Callable[[], bool]) -> Any:
     everything, look, first, represent = EVERYTHING, _reached, begin, base.__repr__
     reads, writes = _READ, _WRITE
 
-    class FileIO(base):
+    class FileIO(base):  # type: ignore[misc, valid-type]
         __slots__ = ("_opener_code",)
         __doc__ = base.__doc__
 
@@ -148,7 +148,8 @@ def opener(original: Any, live: Callable[[], bool]) -> Any:
     fast: Any = fastpath
     everything, look, first, opens, absent = EVERYTHING, ahead, begin, _OPEN, _ABSENT
     raw_class = _raw_class(live)
-    modes, newlines, text_file = _MODES, _NEWLINES, io.TextIOWrapper
+    modes, newlines = _MODES, _NEWLINES
+    text_file: Any = io.TextIOWrapper
     is_virtual, default_size = quick.virtual, io.DEFAULT_BUFFER_SIZE
 
     class Open(Standin):
@@ -208,7 +209,7 @@ def opener(original: Any, live: Callable[[], bool]) -> Any:
             raw = raw_class(file, how.raw, closefd, opener)
             if inside and not st.cur.allows & BLOCK:
                 raw._opener_code = _program()
-            result = raw
+            result: Any = raw
             try:
                 by_line = buffering == 1
                 if buffering < 0:

@@ -36,7 +36,7 @@ def _argument(args: Arguments, kwargs: Named, index: int, name: str, default: An
 
 def no_time(args: Arguments, kwargs: Named) -> bool:
     """with 0 seconds: it lets others run, and goes on"""
-    return _argument(args, kwargs, 0, "seconds") == 0
+    return bool(_argument(args, kwargs, 0, "seconds") == 0)
 
 
 def _timeout_at(index: int, name: str = "timeout") -> Quick:
@@ -56,7 +56,7 @@ fourth_timeout: Final = _timeout_at(3)
 def polls_fds(args: Arguments, kwargs: Named) -> bool:
     """with a timeout of 0"""
     timeout = _argument(args, kwargs, 1, "timeout", -1)
-    return timeout == 0
+    return bool(timeout == 0)
 
 
 # --- descriptors -----------------------------------------------------------------
@@ -85,7 +85,7 @@ def virtual(args: Arguments, kwargs: Named) -> bool:
     file = _argument(args, kwargs, 0, "file", kwargs.get("path"))
     if isinstance(file, int):
         return True
-    name = file if type(file) in (str, bytes) else _fspath(file)
+    name: Any = _fspath(file)
     return os.fsdecode(name).startswith(VIRTUAL)
 
 
@@ -99,12 +99,12 @@ def unlocks(args: Arguments, kwargs: Named) -> bool:
     import fcntl
 
     operation = _argument(args, kwargs, 1, "cmd", kwargs.get("operation"))
-    return bool(operation & fcntl.LOCK_NB) or operation == fcntl.LOCK_UN
+    return bool(operation & fcntl.LOCK_NB or operation == fcntl.LOCK_UN)
 
 
 def tests_region(args: Arguments, kwargs: Named) -> bool:
     """with F_TLOCK, F_TEST and F_ULOCK"""
-    return _argument(args, kwargs, 1, "command") != os.F_LOCK
+    return bool(_argument(args, kwargs, 1, "command") != os.F_LOCK)
 
 
 # --- sockets ---------------------------------------------------------------------
@@ -214,12 +214,13 @@ waitid_options: Final = _options_at(2)
 
 def spawns(args: Arguments, kwargs: Named) -> bool:
     """with P_NOWAIT"""
-    return _argument(args, kwargs, 0, "mode") == os.P_NOWAIT
+    return bool(_argument(args, kwargs, 0, "mode") == os.P_NOWAIT)
 
 
 def has_returned(args: Arguments, kwargs: Named) -> bool:
     """for a process that is known to be over, and with a timeout of 0"""
-    return vars(args[0]).get("returncode") is not None or first_timeout(args, kwargs)
+    known = cast("dict[str, Any]", vars(args[0]))
+    return known.get("returncode") is not None or first_timeout(args, kwargs)
 
 
 def communicated(args: Arguments, kwargs: Named) -> bool:
@@ -242,10 +243,10 @@ def gets_at_once(args: Arguments, kwargs: Named) -> bool:
 
 def puts_at_once(args: Arguments, kwargs: Named) -> bool:
     """into a queue without a limit, with block=False, and with a timeout of 0"""
-    import multiprocessing.synchronize as synchronize
+    from multiprocessing import synchronize
 
-    limit = getattr(synchronize, "SEM_VALUE_MAX", None) or synchronize.SemLock.SEM_VALUE_MAX  # type: ignore[attr-defined]
-    unlimited = args[0]._maxsize >= limit
+    limit: int = vars(synchronize)["SEM_VALUE_MAX"]
+    unlimited: bool = args[0]._maxsize >= limit
     return unlimited or not _argument(args, kwargs, 2, "block", True) or fourth_timeout(args, kwargs)
 
 

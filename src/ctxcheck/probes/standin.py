@@ -25,7 +25,7 @@ class Standin:
     def __reduce__(self) -> Any:
         import pkgutil
 
-        return (pkgutil.resolve_name, (f"{self.__module__}:{self.__qualname__}",))
+        return (pkgutil.resolve_name, (f"{self.__module__}:{self.__wrapped__.__qualname__}",))
 
     def __copy__(self) -> Self:
         return self
