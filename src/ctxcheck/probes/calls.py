@@ -29,7 +29,7 @@ class Function(Standin):
     """
 
     def __init__(self, entry: Entry, original: Any, live: Callable[[], bool]) -> None:
-        super().__init__(original)
+        super().__init__(original, f"{entry.module}:{entry.path}")
         self._original: Any = original
         self._call = entry.call
         self._quick = entry.quick
@@ -84,7 +84,8 @@ def _dress(new: Any, original: Any) -> Any:
     for name in ("__module__", "__name__", "__qualname__", "__doc__", "__annotations__"):
         if hasattr(original, name):
             setattr(new, name, getattr(original, name))
-    vars(new).update(getattr(original, "__dict__", {}))
+    own: dict[str, Any] = getattr(original, "__dict__", {})
+    new.__dict__.update(own)
     new.__wrapped__ = original
     return new
 

@@ -170,7 +170,7 @@ def opener(original: Any, live: Callable[[], bool]) -> Any:
                 return original(**unknown)
             if unknown:
                 return original(file, **unknown)
-            if not live() or fast.active is not True:
+            if not live():
                 return original(file, mode, buffering, encoding, errors, newline, closefd, opener)
             try:
                 st = fast._local.st
@@ -229,4 +229,4 @@ def opener(original: Any, live: Callable[[], bool]) -> Any:
                 raise
             return result
 
-    return Open(original)
+    return Open(original, "builtins:open")

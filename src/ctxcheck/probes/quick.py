@@ -85,8 +85,7 @@ def virtual(args: Arguments, kwargs: Named) -> bool:
     file = _argument(args, kwargs, 0, "file", kwargs.get("path"))
     if isinstance(file, int):
         return True
-    name: Any = _fspath(file)
-    return os.fsdecode(name).startswith(VIRTUAL)
+    return os.fsdecode(_fspath(cast("str", file))).startswith(VIRTUAL)
 
 
 def opens_quickly(args: Arguments, kwargs: Named) -> bool:

@@ -14,8 +14,10 @@ class Standin:
 
     # instances have a `__dict__`, since a class's own `__module__` and `__doc__` leave no room for slots of that name
 
-    def __init__(self, original: Any) -> None:
+    def __init__(self, original: Any, home: str) -> None:
+        """``home``: where people find it, as "module:name"."""
         self.__wrapped__: Any = original
+        self._home: str = home
         for name in ("__module__", "__name__", "__qualname__", "__doc__", "__self__", "__text_signature__"):
             self.__dict__[name] = getattr(original, name, None)
 
@@ -25,7 +27,7 @@ class Standin:
     def __reduce__(self) -> Any:
         import pkgutil
 
-        return (pkgutil.resolve_name, (f"{self.__module__}:{self.__wrapped__.__qualname__}",))
+        return (pkgutil.resolve_name, (self._home,))
 
     def __copy__(self) -> Self:
         return self
