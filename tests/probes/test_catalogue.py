@@ -325,6 +325,29 @@ def test_a_pipe_that_does_not_block_and_a_terminal_are_silent() -> None:
     os.close(terminal)
 
 
+def test_where_output_is_captured_to_print_is_silent(tmp_path: Path) -> None:
+    with open(tmp_path / "captured", "w") as file, contextlib.redirect_stdout(file):
+        assert not on_a_loop(lambda: print("hello", flush=True))
+
+
+def test_what_the_library_finds_out_once_is_silent(monkeypatch: pytest.MonkeyPatch) -> None:
+    import tempfile
+
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    assert not on_a_loop(tempfile.gettempdir)
+
+
+def test_what_a_tool_calls_that_watches_the_program_is_silent(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_text("x")
+    names: dict[str, Any] = {"path": path}
+    text = "def use():\n    open(path).close()\n"
+    exec(compile(text, "/usr/lib/python3/site-packages/coverage/data.py", "exec"), names)
+    assert not on_a_loop(names["use"])
+    exec(compile(text, "/usr/lib/python3/site-packages/coverages/data.py", "exec"), names)
+    assert on_a_loop(names["use"])
+
+
 def test_a_name_that_has_to_be_looked_up_blocks_also_on_a_socket_that_does_not() -> None:
     sock = socket.socket()
     sock.setblocking(False)

@@ -11,6 +11,7 @@ import of a module, and what the standard library reads once and keeps.
 
 from __future__ import annotations
 
+import os
 from types import CodeType
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, final
 
@@ -90,6 +91,15 @@ _ONCE: Final = frozenset(
     {"encodings", "gettext", "importlib", "linecache", "locale", "mimetypes", "pkgutil", "platform", "sysconfig",
      "tokenize", "traceback", "uuid", "zoneinfo", "bdb", "cmd", "code", "pdb"}
 )  # fmt: skip
+#: Single functions that do so.
+_ONCE_FUNCTIONS: Final = frozenset(
+    {("tempfile", "_get_default_tempdir"), ("ssl", "load_default_certs"), ("random", "seed"), ("getpass", "getuser")}
+)
+#: Folders of what watches a program while it runs: what these call themselves is no part of it.
+_TOOLS: Final = tuple(
+    f"{os.sep}site-packages{os.sep}{name}{os.sep}"
+    for name in ("coverage", "_pytest", "pluggy", "debugpy", "_pydevd_bundle", "_pydev_bundle", "pydevd_plugins")
+)
 _THREADING: Final = "threading"
 #: Calls that are remembered by their names; a program that makes them up at run time must not fill the memory.
 MAX_NAMES: Final = 1_000
@@ -199,7 +209,8 @@ def look_around() -> Where:
         if code in steps_of_loops:
             break
         package = package_of(code.co_filename)
-        if code in covering or package in _ONCE:
+        watches = not codes and not package and any(folder in code.co_filename for folder in _TOOLS)
+        if watches or code in covering or package in _ONCE or (package, code.co_name) in _ONCE_FUNCTIONS:
             exempt = True
         elif package:
             if not codes and (package == "asyncio" or (package == _THREADING and code.co_name == "start")):

@@ -43,7 +43,11 @@ class Function(Standin):
             st = begin()
         if st.cur.allows != _ALL and self._live():
             ahead(self._call, self._quick, args, kwargs, st)
-        return self._original(*args, **kwargs)
+        try:
+            return self._original(*args, **kwargs)
+        except BaseException:
+            del args, kwargs  # a traceback keeps this frame, where the original has none
+            raise
 
 
 _fast: Final[Any] = fastpath
@@ -62,7 +66,11 @@ def _plain(entry: Entry, original: Any, live: Callable[[], bool]) -> Any:
             st = first()
         if st.cur.allows != everything and live():
             look(call, quick, args, kwargs, st)
-        return original(*args, **kwargs)
+        try:
+            return original(*args, **kwargs)
+        except BaseException:
+            del args, kwargs
+            raise
 
     if entry.covers:
         probe.__code__ = _covering_code(probe.__code__)

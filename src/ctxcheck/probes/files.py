@@ -56,6 +56,11 @@ _WRITE: Final = call_named("file.write", "file")
 
 def _quick_file(args: Any, kwargs: Any) -> bool:
     raw = args[0]
+    # what is printed goes here: to a terminal in production, to a file where a test's output is captured
+    for stream in (sys.stdout, sys.stderr):
+        buffer = getattr(stream, "buffer", None)
+        if buffer is raw or getattr(buffer, "raw", None) is raw:
+            return True
     return quick.is_quick_fd(raw.fileno()) or quick.virtual((raw.name if isinstance(raw.name, (str, bytes)) else "",),
                                                             kwargs)  # fmt: skip
 
@@ -138,8 +143,10 @@ def _raw_class(live: Callable[[], bool]) -> Any:
 
 
 def _reached(raw: Any, call: Blocking, state: OwnerState) -> None:
-    if not state.cur.allows & BLOCK and getattr(raw, "_opener_code", None) is _program():
-        return  # it was opened there, and that was told
+    if not state.cur.allows & BLOCK:
+        opened = getattr(raw, "_opener_code", None)
+        if opened is not None and opened is _program():
+            return  # it was opened there, and that was told
     ahead(call, _quick_file, (raw,), {}, state)
 
 
