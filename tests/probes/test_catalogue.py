@@ -335,6 +335,10 @@ def test_what_the_library_finds_out_once_is_silent(monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr(tempfile, "tempdir", None)
     assert not on_a_loop(tempfile.gettempdir)
+    import zoneinfo
+
+    with contextlib.suppress(zoneinfo.ZoneInfoNotFoundError):
+        assert not on_a_loop(lambda: zoneinfo.ZoneInfo.no_cache("Europe/Berlin"))
 
 
 def test_what_a_tool_calls_that_watches_the_program_is_silent(tmp_path: Path) -> None:

@@ -28,6 +28,8 @@ _O_NONBLOCK: Final[int] = os.O_NONBLOCK
 
 #: Trees that no disk is behind.
 VIRTUAL: Final = ("/dev/", "/proc/", "/sys/")
+#: Where time zones are: a class written in C reads each once, and keeps it.
+_ZONES: Final = "/zoneinfo/"
 
 
 def _argument(args: Arguments, kwargs: Named, index: int, name: str, default: Any = None) -> Any:
@@ -81,11 +83,12 @@ def descriptors(args: Arguments, kwargs: Named) -> bool:
 
 
 def virtual(args: Arguments, kwargs: Named) -> bool:
-    """of a descriptor, and in /dev, /proc and /sys"""
+    """of a descriptor, in /dev, /proc and /sys, and of a time zone"""
     file = _argument(args, kwargs, 0, "file", kwargs.get("path"))
     if isinstance(file, int):
         return True
-    return os.fsdecode(_fspath(cast("str", file))).startswith(VIRTUAL)
+    name = os.fsdecode(_fspath(cast("str", file)))
+    return name.startswith(VIRTUAL) or _ZONES in name
 
 
 def opens_quickly(args: Arguments, kwargs: Named) -> bool:
