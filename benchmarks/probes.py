@@ -39,8 +39,8 @@ class _Things:
         self.path = os.path.join(folder, "file")
         with open(self.path, "w") as file:
             file.write("a line of a file\n" * 20_000)
-        self.text = stack.enter_context(open(self.path))
-        self.raw = stack.enter_context(open(os.devnull, "rb", 0))
+        self.text = stack.enter_context(open(self.path))  # noqa: SIM115
+        self.raw = stack.enter_context(open(os.devnull, "rb", 0))  # noqa: SIM115
 
 
 def _socket(t: _Things) -> None:
@@ -62,7 +62,7 @@ def _raw(t: _Things) -> None:
     t.raw.read(1)
 
 
-def _open(t: _Things) -> None:
+def _open(_: _Things) -> None:
     open(os.devnull).close()
 
 

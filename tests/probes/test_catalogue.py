@@ -199,6 +199,24 @@ def test_as_the_attribute_of_a_class_it_does_not_bind() -> None:
     Clock().open(os.devnull).close()
 
 
+def test_functions_that_the_library_knows_by_their_sets_are_still_in_them() -> None:
+    import shutil
+
+    assert shutil.rmtree.avoids_symlink_attacks is shutil.rmtree.__wrapped__.avoids_symlink_attacks  # type: ignore
+    ctxcheck.uninstall()
+    before = {name for name in dir(os) if _is_in(getattr(os, name), os.supports_dir_fd | os.supports_fd)}
+    ctxcheck.install(blocking=CATEGORIES)
+    assert {name for name in dir(os) if _is_in(getattr(os, name), os.supports_dir_fd | os.supports_fd)} == before
+    assert {os.open, os.stat, os.unlink, os.rmdir} <= os.supports_dir_fd
+
+
+def _is_in(value: Any, functions: Any) -> bool:
+    try:
+        return value in functions
+    except TypeError:  # not hashable
+        return False
+
+
 def test_the_errors_are_the_originals() -> None:
     a, b = socket.socketpair()
     for call, args, kwargs in (

@@ -21,6 +21,14 @@ class Standin:
         for name in ("__module__", "__name__", "__qualname__", "__doc__", "__self__", "__text_signature__"):
             self.__dict__[name] = getattr(original, name, None)
 
+    # equal to the original: `os.supports_dir_fd` and its like are sets of functions
+
+    def __eq__(self, other: object) -> bool:
+        return other is self or other is self.__wrapped__ or getattr(other, "__wrapped__", other) is self.__wrapped__
+
+    def __hash__(self) -> int:
+        return hash(self.__wrapped__)
+
     def __repr__(self) -> str:
         return repr(self.__wrapped__)
 
