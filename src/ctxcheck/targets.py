@@ -9,6 +9,7 @@ arguments that returns one; each has the keys of the configuration, and ``marker
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterable
 from types import ModuleType
@@ -167,9 +168,11 @@ def _near(word: str, owner: Any) -> str:
 
 def shipped(warn: Callable[[str], object]) -> list[Target]:
     """What the installed packages say, by their entry points; one that is wrong is named to ``warn``, and skipped."""
+    found: list[Target] = []
+    if not _is_shipped():
+        return found
     from importlib.metadata import entry_points
 
-    found: list[Target] = []
     for point in entry_points(group=GROUP):
         where = f"entry point {point.name!r} of {GROUP} ({point.value})"
         try:
@@ -180,6 +183,24 @@ def shipped(warn: Callable[[str], object]) -> list[Target]:
         except Exception as error:
             warn(f"{where}: {error}" if isinstance(error, ConfigError) else f"{where}: {type(error).__name__}: {error}")
     return found
+
+
+def _is_shipped() -> bool:
+    """Whether any package in a folder of ``sys.path`` says something: `importlib.metadata` is dear to import."""
+    for folder in dict.fromkeys(sys.path):
+        try:
+            with os.scandir(folder or ".") as entries:
+                names = [entry.path for entry in entries if entry.name.endswith((".dist-info", ".egg-info"))]
+        except OSError:
+            continue
+        for name in names:
+            try:
+                with open(os.path.join(name, "entry_points.txt"), encoding="utf-8", errors="replace") as file:
+                    if f"[{GROUP}]" in file.read():
+                        return True
+            except OSError:
+                continue  # it has none
+    return False
 
 
 def _row(row: Any, where: str) -> Target:
