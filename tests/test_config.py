@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ctxcheck import config
-from ctxcheck.config import KEYS, Allow, Config, ConfigError, Order, Output, Resolved, load
+from ctxcheck.config import KEYS, Allow, Config, ConfigError, Order, Output, Resolved, Target, load
 
 SRC = str(Path(config.__file__).resolve().parent.parent)
 
@@ -79,6 +79,11 @@ def test_the_defaults(project: Path) -> None:
         "allow": (),
         "order": (),
         "leaf": (),
+        "blocking": ("sleep", "wait", "network", "process", "file", "database"),
+        "not-blocking": (),
+        "may-sleep": (),
+        "atomic": (),
+        "requires-lock": (),
     }
     assert set(resolved.sources.values()) == {"default"}
     assert (resolved.path, resolved.enabled, resolved.warnings) == (None, None, ())
@@ -117,6 +122,21 @@ def test_a_file_with_every_key(project: Path) -> None:
         output = ["text", "json:out/report.json", "concise:C:\\\\x", "none"]
         color = "never"
         leaf = ["Stats.lock"]
+        blocking = ["sleep", "metadata"]
+        not-blocking = ["time.sleep"]
+
+        [[tool.ctxcheck.may-sleep]]
+        target = "requests.sessions.Session.send"
+        category = "network"
+
+        [[tool.ctxcheck.atomic]]
+        target = "pkg.mod.callback"
+        label = "audio"
+
+        [[tool.ctxcheck.requires-lock]]
+        target = "pkg.mod.Class.method"
+        lock = "self._lock"
+        reason = "says its documentation"
 
         [[tool.ctxcheck.order]]
         locks = ["Ledger.lock", "app:AuditLog.lock"]
@@ -158,6 +178,13 @@ def test_a_file_with_every_key(project: Path) -> None:
         ),
         order=(Order(("Ledger.lock", "app:AuditLog.lock"), ("Cache.lock",), "the log is the inner one"),),
         leaf=("Stats.lock",),
+        blocking=("sleep", "metadata"),
+        not_blocking=("time.sleep",),
+        may_sleep=(Target("may-sleep", "requests.sessions.Session.send", category="network"),),
+        atomic=(Target("atomic", "pkg.mod.callback", label="audio"),),
+        requires_lock=(
+            Target("requires-lock", "pkg.mod.Class.method", lock="self._lock", reason="says its documentation"),
+        ),
     )
     assert type(resolved.config.deadlock_after) is float
     assert set(resolved.sources.values()) == {"pyproject.toml"}
@@ -189,12 +216,16 @@ ENVIRONMENT = {
     "CTXCHECK_OUTPUT": ("text,json:a.json", (Output("text"), Output("json", "a.json"))),
     "CTXCHECK_COLOR": ("always", "always"),
     "CTXCHECK_LEAF": ("a, b", ("a", "b")),
+    "CTXCHECK_BLOCKING": ("sleep, metadata", ("sleep", "metadata")),
+    "CTXCHECK_NOT_BLOCKING": ("time.sleep", ("time.sleep",)),
 }
 
 
 def test_every_scalar_and_list_has_a_variable() -> None:
     assert [key.variable for key in KEYS.values() if key.variable] == [*ENVIRONMENT]
-    assert [key.name for key in KEYS.values() if not key.variable] == ["allow", "order"]
+    assert [key.name for key in KEYS.values() if not key.variable] == [
+        "allow", "order", "may-sleep", "atomic", "requires-lock",
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("variable", ENVIRONMENT)
@@ -313,11 +344,9 @@ def test_a_file_that_is_no_text(project: Path) -> None:
         ("zzzzz = 1", "unknown key 'zzzzz'; allowed: " + ", ".join(KEYS)),
         ('"new\\nline" = 1', "unknown key 'new\\nline'; allowed: " + ", ".join(KEYS)),
         ("stack-depth = 1\nstack_depth = 2", "'stack_depth' is there twice, also as 'stack-depth'"),
-        ("may-sleep = []", "'may-sleep' is not supported by this version yet"),
-        ("[[tool.ctxcheck.may_sleep]]", "'may_sleep' is not supported by this version yet"),
+        ("blocking = ['slep']", "blocking has an unknown category 'slep'; did you mean 'sleep'?"),
+        ("not-blocking = ['tim.sleep']", "not-blocking has an unknown call 'tim.sleep'; did you mean 'time.sleep'?"),
         ("sites = 'every'", "'sites' is not supported by this version yet"),
-        ("atomic = []", "'atomic' is not supported by this version yet"),
-        ("requires-lock = []", "'requires-lock' is not supported by this version yet"),
         ("baseline = 'x'", "'baseline' is not supported by this version yet"),
         ("patch = ['threading']", "'patch' is not supported by this version yet"),
         ("mode = 'rais'", "mode is 'rais'; allowed: record, warn, raise; did you mean 'raise'?"),
@@ -524,3 +553,21 @@ def test_any_value_is_taken_or_refused_in_one_line(values: dict[str, Any]) -> No
         hash(resolved.config)
         for code in ("CTX001", "CTX901"):
             assert isinstance(resolved.config.selects(code), bool)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("may-sleep = ['a.b']", "[[tool.ctxcheck.may-sleep]] has the item 'a.b'; allowed: tables with target"),
+        ("[[tool.ctxcheck.may-sleep]]\ntarget = 'a'", "[[tool.ctxcheck.may-sleep]] needs a 'target'"),
+        ("[[tool.ctxcheck.may-sleep]]\ntarget = 'a.b'\ncategory = 'netwrk'", "did you mean 'network'?"),
+        ("[[tool.ctxcheck.atomic]]\ntarget = 'a.b'\nlabl = 'x'", "unknown key 'labl'; did you mean 'label'?"),
+        ("[[tool.ctxcheck.requires-lock]]\ntarget = 'a.b'", "for a.b needs a 'lock'"),
+    ],
+)
+def test_a_bad_target_is_named(project: Path, text: str, message: str) -> None:
+    write(project, text if text.startswith("[[") else f"[tool.ctxcheck]\n{text}")
+    with pytest.raises(ConfigError) as caught:
+        load(environ={}, cwd=str(project))
+    assert str(caught.value).startswith("pyproject.toml: [[tool.ctxcheck.")
+    assert message in str(caught.value)

@@ -1,4 +1,4 @@
-"""The command line: ``ctxcheck run`` and ``ctxcheck explain``.
+"""The command line: ``ctxcheck run``, ``ctxcheck explain`` and ``ctxcheck probes``.
 
 Exit statuses: 0 fine; the program's own if it isn't 0; 1 (or ``--error-exitcode``) violations; 2 usage or
 configuration; 3 ctxcheck itself broke.  Everything printed goes to standard error: standard output is the program's.
@@ -28,7 +28,7 @@ MAX_LINES: Final = 3
 
 _RUN_OPTIONS: Final = (
     "mode", "owners", "fail-on", "strict", "select", "ignore", "include", "exclude", "factories", "adapters",
-    "stack-depth", "max-reports", "deadlock-after", "dump-signal", "data-dir", "color",
+    "stack-depth", "max-reports", "deadlock-after", "dump-signal", "data-dir", "color", "blocking", "not-blocking",
 )  # fmt: skip
 
 
@@ -60,6 +60,10 @@ def _dispatch(arguments: list[str]) -> NoReturn:
             _say(f"ctxcheck: {error}")
             leave(USAGE)
         leave(0)
+    if parsed.command == "probes":
+        from ctxcheck import listing
+
+        leave(listing.show(load({}, config_path=parsed.config).config, everything=parsed.all, test=parsed.selftest))
     parser.print_help(sys.stderr)
     leave(USAGE)
 
@@ -92,6 +96,10 @@ def _parsers() -> tuple[argparse.ArgumentParser, argparse.ArgumentParser]:
     run.add_argument("--exit-zero", action="store_true", help="report, but don't let violations change the status")
     run.add_argument("--error-exitcode", type=int, default=1, metavar="N", help="the status for violations (default 1)")
     run.add_argument("-q", "--quiet", action="store_true", help="print findings one a line")
+    probes = commands.add_parser("probes", help="which calls count as blocking, and how they are seen")
+    probes.add_argument("--config", metavar="FILE", help="the configuration; default: the nearest pyproject.toml")
+    probes.add_argument("--all", action="store_true", help="also those that aren't active, and why")
+    probes.add_argument("--selftest", action="store_true", help="make each call, and see whether it is told")
     explain = commands.add_parser("explain", help="what a rule means, why it hurts, how to fix it")
     explain.add_argument("rule", nargs="?", help="a code (CTX001) or a slug (lock-order-inversion); none: list them")
     return parser, run
@@ -147,6 +155,10 @@ def _split(
     return arguments, None
 
 
+def _warn(line: str) -> None:
+    _say(f"ctxcheck: warning: {line}")
+
+
 # --- run ------------------------------------------------------------------------------
 
 
@@ -161,7 +173,7 @@ def _run(parsed: argparse.Namespace, program: tuple[str, list[str], bool]) -> No
         outcome = runnable.run()
         leave(outcome.status, interrupted=outcome.interrupted)
     for warning in resolved.warnings:
-        _say(f"ctxcheck: warning: {warning}")
+        _warn(warning)
     Run(parsed, resolved, runnable, command).go()
 
 
@@ -175,6 +187,7 @@ class Run:
         from ctxcheck.locks import naming
         from ctxcheck.selection import Allowance
         from ctxcheck.session import Session
+        from ctxcheck.targets import Targets, shipped
 
         self.config: Config = resolved.config
         self.parsed: argparse.Namespace = parsed
@@ -188,6 +201,9 @@ class Run:
             for o in outputs.with_github(self.config.output, chosen=resolved.sources["output"] != "default")
         ]
         outputs.check(self.outputs, cwd=self.cwd)
+        said = (*self.config.may_sleep, *self.config.atomic, *self.config.requires_lock)
+        self.targets: Targets = Targets((*said, *shipped(_warn)), _warn)
+        self.never: list[str] = []
         self.reported: bool = False
         self.refused: str = ""
         self._pid = os.getpid()
@@ -221,8 +237,9 @@ class Run:
             formats.render(output.type, formats.Report([]))
         watch = Watch(self._refuse)
         outcome = Outcome(0)
-        install.install()
+        install.install(blocking=self.config.blocking, not_blocking=self.config.not_blocking)
         adapters.install(self.config.adapters)
+        self.targets.install()
         self.session.start()
         watch.install()
         undo = dump_on(self.config.dump_signal)
@@ -233,6 +250,8 @@ class Run:
                 undo()
                 watch.remove()
                 self.session.stop("run")
+                self.never = self.targets.never_imported()
+                self.targets.uninstall()
                 adapters.uninstall()
                 install.uninstall()
         if self.refused:
@@ -342,6 +361,8 @@ class Run:
         engine = self.session.engine
         if engine.declared is not None:
             lines += engine.declared.missing(engine.seen)
+        lines += self.targets.unresolved
+        lines += [f"the module of target {name!r} was never imported" for name in self.never]
         if counts.nothing():
             lines.append("nothing was checked")
         return lines

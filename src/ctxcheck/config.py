@@ -14,12 +14,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NoReturn, cast
 
+from ctxcheck.engine.blocking import CATEGORIES
 from ctxcheck.engine.declared import Declaration, Declared
 from ctxcheck.engine.errors import ConfigError
 from ctxcheck.engine.rules import RULES, find_rule, rule_names
-from ctxcheck.keys import KEYS, LATER, OTHER_VARIABLES, Allow, Config, Key, Order, Output
+from ctxcheck.keys import KEYS, LATER, OTHER_VARIABLES, Allow, Config, Key, Order, Output, Target
+from ctxcheck.probes.catalogue import ENTRIES
 
-__all__ = ["KEYS", "Allow", "Config", "ConfigError", "Key", "Order", "Output", "Resolved", "declared", "load"]
+__all__ = ["KEYS", "Allow", "Config", "ConfigError", "Key", "Order", "Output", "Resolved", "Target", "declared", "load"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,14 +41,14 @@ class Resolved:
 
 
 @dataclass(frozen=True, slots=True)
-class _Place:
+class Place:
     """Where a value stands: ``source`` for :attr:`Resolved.sources`, ``prefix`` for messages."""
 
     source: str
     prefix: str
 
     def refuse(self, text: str) -> NoReturn:
-        raise ConfigError(f"{self.prefix} {text}")
+        raise ConfigError(f"{self.prefix} {text}".lstrip())
 
 
 def load(
@@ -77,7 +79,7 @@ def load(
     for key in KEYS.values():
         text = environ.get(key.variable, "") if key.variable else ""
         if text:
-            values[key.name] = _from_text(key, text, _Place(key.variable, f"environment: {key.variable}"))
+            values[key.name] = _from_text(key, text, Place(key.variable, f"environment: {key.variable}"))
             sources[key.name] = key.variable
     given = {name: value for name, value in (cli or {}).items() if value is not None}
     _take(given, None, values, sources)
@@ -135,7 +137,7 @@ def _shown(path: str, cwd: str) -> str:
         return path
 
 
-def _read(path: str, name: str, *, required: bool) -> tuple[_Place, dict[str, Any]]:
+def _read(path: str, name: str, *, required: bool) -> tuple[Place, dict[str, Any]]:
     """Return the table with the keys, and what to call the place."""
     import tomllib
 
@@ -149,7 +151,7 @@ def _read(path: str, name: str, *, required: bool) -> tuple[_Place, dict[str, An
         raise ConfigError(f"{name}: not valid TOML: nested too deeply") from None
     except ValueError as error:
         raise ConfigError(f"{name}: not valid TOML: {_one_line(str(error))}") from None
-    in_table = _Place(name, f"{name}: [tool.ctxcheck]")
+    in_table = Place(name, f"{name}: [tool.ctxcheck]")
     tool: Any = data.get("tool")
     if isinstance(tool, dict) and "ctxcheck" in tool:
         table = cast("dict[str, Any]", tool)["ctxcheck"]
@@ -157,19 +159,19 @@ def _read(path: str, name: str, *, required: bool) -> tuple[_Place, dict[str, An
             in_table.refuse(f"is {_quoted(table)}; it has to be a table")
         return in_table, cast("dict[str, Any]", table)
     if os.path.basename(path) != "pyproject.toml":
-        return _Place(name, f"{name}:"), data
+        return Place(name, f"{name}:"), data
     if required:
         raise ConfigError(f"{name}: has no table [tool.ctxcheck]")
     return in_table, {}
 
 
-def _take(table: Mapping[str, Any], place: _Place | None, values: dict[str, Any], sources: dict[str, str]) -> None:
+def _take(table: Mapping[str, Any], place: Place | None, values: dict[str, Any], sources: dict[str, str]) -> None:
     """Check every item of a file's table, or (``place`` is ``None``) of the command line, and put it
     over what is in ``values``."""
     spelt: dict[str, str] = {}
     for given, value in table.items():
         name = given.replace("_", "-")
-        whole = place or _Place("command line", "command line:")
+        whole = place or Place("command line", "command line:")
         if name in LATER:
             whole.refuse(f"{given!r} is not supported by this version yet")
         if name not in KEYS:
@@ -178,9 +180,9 @@ def _take(table: Mapping[str, Any], place: _Place | None, values: dict[str, Any]
             whole.refuse(f"{given!r} is there twice, also as {spelt[name]!r}")
         spelt[name] = given
         if place is None:
-            own = _Place(f"--{name}", f"command line: --{name}")
+            own = Place(f"--{name}", f"command line: --{name}")
         else:
-            own = _Place(place.source, f"{place.prefix} {name}")
+            own = Place(place.source, f"{place.prefix} {name}")
         read = _from_text if place is None and isinstance(value, str) else _from_value
         values[name] = read(KEYS[name], value, own)
         sources[name] = own.source
@@ -189,7 +191,7 @@ def _take(table: Mapping[str, Any], place: _Place | None, values: dict[str, Any]
 # ---- values
 
 
-def _from_text(key: Key, text: str, place: _Place) -> Any:
+def _from_text(key: Key, text: str, place: Place) -> Any:
     """Read a value from the environment or the command line."""
     value: Any = text
     if key.kind == "flag":
@@ -206,7 +208,7 @@ def _from_text(key: Key, text: str, place: _Place) -> Any:
     return _from_value(key, value, place)
 
 
-def _from_value(key: Key, value: Any, place: _Place) -> Any:
+def _from_value(key: Key, value: Any, place: Place) -> Any:
     """Check a value of its TOML type, and bring it into the form that :class:`Config` has."""
     if key.kind == "choice":
         if not isinstance(value, str) or value not in key.allowed:
@@ -239,7 +241,7 @@ def _from_value(key: Key, value: Any, place: _Place) -> Any:
     return tuple(read(item, key, place) for item in cast("Sequence[Any]", value))
 
 
-def _signal(value: Any, place: _Place) -> str:
+def _signal(value: Any, place: Place) -> str:
     """Return the full name of a signal that a handler can be set for."""
     import signal
 
@@ -252,19 +254,19 @@ def _signal(value: Any, place: _Place) -> str:
     return name
 
 
-def _text(value: Any, place: _Place) -> str:
+def _text(value: Any, place: Place) -> str:
     if not isinstance(value, str) or not value.strip():
         place.refuse(f"is {_quoted(value)}; allowed: a text that is not empty")
     return value
 
 
-def _item(value: Any, key: Key, place: _Place) -> str:
+def _item(value: Any, key: Key, place: Place) -> str:
     if not isinstance(value, str) or not value.strip():
         place.refuse(f"has the item {_quoted(value)}; allowed: {_ITEMS[key.kind][1]}")
     return value
 
 
-def _dotted(value: Any, key: Key, place: _Place) -> str:
+def _dotted(value: Any, key: Key, place: Place) -> str:
     name = _item(value, key, place)
     parts = name.split(".")
     if len(parts) < 2 or not all(part.isidentifier() for part in parts):
@@ -272,7 +274,7 @@ def _dotted(value: Any, key: Key, place: _Place) -> str:
     return name
 
 
-def _rule(value: Any, key: Key, place: _Place) -> str:
+def _rule(value: Any, key: Key, place: Place) -> str:
     """Return a code or a prefix of codes; slugs become codes."""
     name = _item(value, key, place).strip()
     rule = find_rule(name)
@@ -284,7 +286,7 @@ def _rule(value: Any, key: Key, place: _Place) -> str:
     return prefix
 
 
-def _output(value: Any, key: Key, place: _Place) -> Output:
+def _output(value: Any, key: Key, place: Place) -> Output:
     text = _item(value, key, place)
     kind, colon, path = text.partition(":")
     if kind not in key.allowed:
@@ -296,12 +298,12 @@ def _output(value: Any, key: Key, place: _Place) -> Output:
     return Output(kind, path if colon else None)
 
 
-def _allow(value: Any, key: Key, place: _Place) -> Allow:
+def _allow(value: Any, key: Key, place: Place) -> Allow:
     """Check one accepted finding."""
     del key
     # "file: [tool.ctxcheck] allow" is about the key; an item is a table of its own.
     prefix = place.prefix.replace("[tool.ctxcheck] allow", "[[tool.ctxcheck.allow]]").replace(": allow", ": [[allow]]")
-    place = _Place(place.source, prefix)
+    place = Place(place.source, prefix)
     if not isinstance(value, dict):
         place.refuse(f"has the item {_quoted(value)}; allowed: {_ITEMS['allows'][1]}")
     table = cast("dict[str, Any]", value)
@@ -323,15 +325,15 @@ def _allow(value: Any, key: Key, place: _Place) -> Allow:
     if not all(isinstance(name, str) and name for name in names):
         place.refuse(f"locks is {_quoted(locks)}; allowed: a list of names of lock classes")
     if path is not None:
-        path = _text(path, _Place(place.source, f"{place.prefix} path"))
+        path = _text(path, Place(place.source, f"{place.prefix} path"))
     return Allow(rule.code, reason, tuple(cast("Sequence[str]", names)), path)
 
 
-def _order(value: Any, key: Key, place: _Place) -> Order:
+def _order(value: Any, key: Key, place: Place) -> Order:
     """Check one declared order."""
     del key
     prefix = place.prefix.replace("[tool.ctxcheck] order", "[[tool.ctxcheck.order]]").replace(": order", ": [[order]]")
-    place = _Place(place.source, prefix)
+    place = Place(place.source, prefix)
     if not isinstance(value, dict):
         place.refuse(f"has the item {_quoted(value)}; allowed: {_ITEMS['orders'][1]}")
     table = cast("dict[str, Any]", value)
@@ -357,8 +359,53 @@ def _order(value: Any, key: Key, place: _Place) -> Order:
     return Order(lists["locks"], lists["leaf"], reason)
 
 
+def _category(value: Any, key: Key, place: Place) -> str:
+    name = _item(value, key, place)
+    if name not in CATEGORIES:
+        place.refuse(f"has an unknown category {_quoted(name)}{_near(name, CATEGORIES, ', '.join(CATEGORIES))}")
+    return name
+
+
+def _call(value: Any, key: Key, place: Place) -> str:
+    name = _item(value, key, place)
+    if name not in ENTRIES:
+        near = _near(name, ENTRIES, "names that `ctxcheck probes` lists")
+        place.refuse(f"has an unknown call {_quoted(name)}{near}")
+    return name
+
+
+#: What may stand in a table of each of these keys, besides the target.
+_SAID_OF_TARGETS: Final = {
+    "may-sleep": ("category", "reason"), "atomic": ("label", "reason"), "requires-lock": ("lock", "reason"),
+}  # fmt: skip
+
+
+def read_target(value: Any, key: Key, place: Place) -> Target:
+    """Check one function of somebody else's that something is said about."""
+    name = key.name
+    prefix = place.prefix.replace(f"[tool.ctxcheck] {name}", f"[[tool.ctxcheck.{name}]]")
+    place = Place(place.source, prefix.replace(f": {name}", f": [[{name}]]"))
+    if not isinstance(value, dict):
+        place.refuse(f"has the item {_quoted(value)}; allowed: {_ITEMS['targets'][1]}")
+    table = cast("dict[str, Any]", value)
+    known = ("target", *_SAID_OF_TARGETS[name])
+    for given in table:
+        if given not in known:
+            place.refuse(f"unknown key {_quoted(given)}{_near(given, known, ', '.join(known))}")
+    said = {given: _text(text, Place(place.source, f"{place.prefix} {given}")) for given, text in table.items()}
+    dotted = said.pop("target", "")
+    if len(dotted.split(".")) < 2 or not all(part.isidentifier() for part in dotted.split(".")):
+        place.refuse("needs a 'target': a dotted name, as 'package.module.function' or 'package.module.Class.method'")
+    if name == "requires-lock" and "lock" not in said:
+        place.refuse(f"for {dotted} needs a 'lock': a path from a parameter, as 'self._lock'")
+    if said.get("category", "wait") not in CATEGORIES:
+        near = _near(said["category"], CATEGORIES, ", ".join(CATEGORIES))
+        place.refuse(f"for {dotted} has an unknown category {_quoted(said['category'])}{near}")
+    return Target(cast("Any", name), dotted, **said)
+
+
 #: For each kind of list: how an item is read, and what it may be, in words.
-_ITEMS: Final[dict[str, tuple[Callable[[Any, Key, _Place], Any], str]]] = {
+_ITEMS: Final[dict[str, tuple[Callable[[Any, Key, Place], Any], str]]] = {
     "globs": (_item, "module names, with * and ?"),
     "names": (_dotted, "dotted names of functions, as 'package.module.function'"),
     "adapters": (_item, "names of adapters, as 'sqlite3'"),
@@ -367,6 +414,9 @@ _ITEMS: Final[dict[str, tuple[Callable[[Any, Key, _Place], Any], str]]] = {
     "outputs": (_output, "TYPE or TYPE:PATH (no PATH for none)"),
     "allows": (_allow, "tables with rule, reason, and locks or path"),
     "orders": (_order, "tables with locks or leaf, and reason"),
+    "categories": (_category, "categories: " + ", ".join(CATEGORIES)),
+    "calls": (_call, "names of calls that `ctxcheck probes` lists"),
+    "targets": (read_target, "tables with target"),
 }
 
 

@@ -9,7 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
+from ctxcheck.engine.blocking import CATEGORIES
 from ctxcheck.engine.rules import GRADES, Grade, selects
+from ctxcheck.probes.catalogue import DEFAULT
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +50,22 @@ class Order:
 
 
 @dataclass(frozen=True, slots=True)
+class Target:
+    """One ``[[tool.ctxcheck.may-sleep]]``, ``atomic`` or ``requires-lock``: the dotted name of a function or method of
+    somebody else's, and what is said about it.
+
+    ``category`` is what it waits for; ``label`` the name of the atomic section; ``lock`` the path to the lock.
+    """
+
+    marker: Literal["may-sleep", "atomic", "requires-lock"]
+    target: str
+    category: str = ""
+    label: str = ""
+    lock: str = ""
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
     """The merged values; the fields are the keys of :data:`KEYS` with ``_`` for ``-``.
 
@@ -74,6 +92,11 @@ class Config:
     allow: tuple[Allow, ...] = ()
     order: tuple[Order, ...] = ()
     leaf: tuple[str, ...] = ()
+    blocking: tuple[str, ...] = DEFAULT
+    not_blocking: tuple[str, ...] = ()
+    may_sleep: tuple[Target, ...] = ()
+    atomic: tuple[Target, ...] = ()
+    requires_lock: tuple[Target, ...] = ()
 
     def selects(self, code: str) -> bool:
         """Is the rule with this code to be reported?"""
@@ -86,8 +109,8 @@ class Key:
 
     ``name`` is the key in the file and, with ``--``, the option; ``kind`` says how a value is read:
     "choice", "flag", "count" (a whole number, at least 1), "seconds" (above 0), "text", "signal" (a name), or a list
-    of "globs", "names" (dotted), "adapters", "locks", "rules", "outputs", or tables ("allows", "orders").  ``allowed``
-    are a choice's words.
+    of "globs", "names" (dotted), "adapters", "locks", "rules", "outputs", "categories", "calls" of the catalogue, or
+    tables ("allows", "orders", "targets").  ``allowed`` are a choice's words.
     ``variable`` is the environment variable, empty if there is none; it separates the items of a list by commas.
     """
 
@@ -111,7 +134,7 @@ class Key:
 _DEFAULTS: Final = Config()
 
 #: Kinds of tables, which no variable can hold.
-_TABLES: Final = ("allows", "orders")
+_TABLES: Final = ("allows", "orders", "targets")
 
 #: What :mod:`ctxcheck.reports.formats` can render; a test holds the two to each other.
 _FORMATS: Final = ("text", "concise", "json", "jsonl", "sarif", "github", "none")
@@ -140,11 +163,16 @@ KEYS: Final[dict[str, Key]] = {
         ("allow", "allows", (), "findings that are accepted: rule, reason, and locks or path"),
         ("order", "orders", (), "orders that locks are to be taken in: locks or leaf, and reason"),
         ("leaf", "locks", (), "locks under which no other one is waited for, by name or key"),
+        ("blocking", "categories", CATEGORIES, "calls that count as blocking, by what they wait for"),
+        ("not-blocking", "calls", (), "calls of the standard library that don't, by name: see `ctxcheck probes`"),
+        ("may-sleep", "targets", (), "functions of others that may block: target, and category, reason"),
+        ("atomic", "targets", (), "functions of others that mustn't: target, and label"),
+        ("requires-lock", "targets", (), "functions of others that need a lock held: target, lock"),
     )
 }
 
 #: Keys that a later version will know: not typing errors, but nothing that this one can do.
-LATER: Final = ("sites", "may-sleep", "atomic", "requires-lock", "baseline", "patch")
+LATER: Final = ("sites", "baseline", "patch")
 
 #: Environment variables of ours that are no keys.
 OTHER_VARIABLES: Final = ("CTXCHECK", "CTXCHECK_CONFIG", "CTXCHECK_DEBUG", "CTXCHECK_PROCESS_START")

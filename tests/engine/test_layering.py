@@ -36,9 +36,12 @@ ROOMS: dict[str, set[str]] = {
     "acceptance": {"engine", "reports", "selection"},
     "session": {"acceptance", "debuggers", "engine", "fastpath", "notices", "reports", "selection", "steps", "tasks"},
     # names of rules, grades, errors: what a user types or reads
-    "keys": {"engine.rules"},
+    "keys": {"engine.rules", "engine.blocking", "probes.catalogue"},
     "dumps": {"engine", "fastpath", "notices", "reports", "session"},
-    "config": {"keys", "engine.rules", "engine.errors", "engine.declared"},
+    "config": {"keys", "engine.rules", "engine.errors", "engine.declared", "engine.blocking", "probes.catalogue"},
+    "targets": {"config", "keys", "imports", "markers", "probes"},
+    "selftest": {"engine", "probes", "session"},
+    "listing": {"keys", "probes", "selftest"},
     "datafile": {"engine.rules", "engine.errors", "engine.violations"},
     "outputs": {"keys", "reports", "engine.errors"},
     "forked": {"datafile", "engine", "reports"},
@@ -46,14 +49,12 @@ ROOMS: dict[str, set[str]] = {
     "runner": {"scripts", "engine.errors", "engine.raw"},
     "greenlets": set(),
     "cli": {
-        "adapters", "config", "keys", "datafile", "dumps", "forked", "runner", "greenlets", "outputs", "selection",
-        "session",
-        "locks",
-        "probes", "reports", "engine", "fastpath",
+        "adapters", "config", "keys", "datafile", "dumps", "forked", "listing", "runner", "greenlets", "outputs",
+        "selection", "session", "locks", "probes", "reports", "engine", "fastpath", "targets",
     },
     "pytest_plugin": {
         "config", "keys", "datafile", "evidence", "selection", "session", "locks", "probes", "reports", "engine",
-        "fastpath", "imports", "outputs", "adapters",
+        "fastpath", "imports", "outputs", "adapters", "targets",
     },
     "__main__": {"cli"},
 }

@@ -11,6 +11,7 @@ import of a module, and what the standard library reads once and keeps.
 
 from __future__ import annotations
 
+import os
 from types import CodeType
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, final
 
@@ -60,15 +61,17 @@ covering: Final = Codes()
 class Blocking:
     """One call that may block: ``name`` for people, ``category``, and the step that says "judged here before".
 
-    ``lasting``: it is made again and again, so that what was found to be fine is worth remembering.
+    ``lasting``: it is made again and again, so that what was found to be fine is worth remembering.  ``ignored``: who
+    runs the program doesn't want to hear of it.
     """
 
-    __slots__ = ("category", "lasting", "name", "step")
+    __slots__ = ("category", "ignored", "lasting", "name", "step")
 
     def __init__(self, name: str, category: Category, *, lasting: bool = True) -> None:
         self.name: str = name
         self.category: Category = category
         self.lasting: bool = lasting
+        self.ignored: bool = False
         self.step: ContextStep = ContextStep("call", name, detail=category)
 
     def __repr__(self) -> str:
@@ -88,6 +91,15 @@ _ONCE: Final = frozenset(
     {"encodings", "gettext", "importlib", "linecache", "locale", "mimetypes", "pkgutil", "platform", "sysconfig",
      "tokenize", "traceback", "uuid", "zoneinfo", "bdb", "cmd", "code", "pdb"}
 )  # fmt: skip
+#: Single functions that do so.
+_ONCE_FUNCTIONS: Final = frozenset(
+    {("tempfile", "_get_default_tempdir"), ("ssl", "load_default_certs"), ("random", "seed"), ("getpass", "getuser")}
+)
+#: Folders of what watches a program while it runs: what these call themselves is no part of it.
+_TOOLS: Final = tuple(
+    f"{os.sep}site-packages{os.sep}{name}{os.sep}"
+    for name in ("coverage", "_pytest", "pluggy", "debugpy", "_pydevd_bundle", "_pydev_bundle", "pydevd_plugins")
+)
 _THREADING: Final = "threading"
 #: Calls that are remembered by their names; a program that makes them up at run time must not fill the memory.
 MAX_NAMES: Final = 1_000
@@ -136,7 +148,7 @@ def judge(
     """
     state.settle()
     cur = state.cur
-    if cur is VOID or cur.get(call.step) is not None:
+    if cur is VOID or call.ignored or cur.get(call.step) is not None:
         return
     fine = call.lasting
     where: Where | None = None
@@ -197,7 +209,8 @@ def look_around() -> Where:
         if code in steps_of_loops:
             break
         package = package_of(code.co_filename)
-        if code in covering or package in _ONCE:
+        watches = not codes and not package and any(folder in code.co_filename for folder in _TOOLS)
+        if watches or code in covering or package in _ONCE or (package, code.co_name) in _ONCE_FUNCTIONS:
             exempt = True
         elif package:
             if not codes and (package == "asyncio" or (package == _THREADING and code.co_name == "start")):

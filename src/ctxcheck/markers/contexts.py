@@ -7,7 +7,7 @@ from typing import Any, Final, Self, final, overload
 
 from ctxcheck import fastpath
 from ctxcheck.engine import slowpath
-from ctxcheck.engine.blocking import call_named, judge
+from ctxcheck.engine.blocking import Category, call_named, judge
 from ctxcheck.engine.classes import AWAIT, BLOCK, EVERYTHING, FREE, ContextStep, Step
 from ctxcheck.engine.contexts import forbidding
 from ctxcheck.engine.errors import ViolationError
@@ -30,7 +30,13 @@ MAX_LABELS: Final = 1_000
 
 
 def sleeps(
-    state: OwnerState, what: str, how: Any, permission: int, declared: Trace = EMPTY, why: str = ""
+    state: OwnerState,
+    what: str,
+    how: Any,
+    permission: int,
+    declared: Trace = EMPTY,
+    why: str = "",
+    category: Category = "sleep",
 ) -> None:
     """Report that ``what`` may wait, unless this owner has the permission to (CTX101, CTX103); ``why`` is the mark's
     reason.  What may block the thread is noted for the locks that are held meanwhile (CTX105)."""
@@ -38,7 +44,7 @@ def sleeps(
         state.settle()
     if permission == BLOCK:
         if state.cur.allows & BLOCKING != BLOCKING:
-            call = call_named(what, "sleep")
+            call = call_named(what, category)
             slowpath.consult(judge, state.engine, state, call, None, how, declared, why)
     elif not state.cur.allows & permission:
         slowpath.consult(_report_sleep, state, what, how, permission, declared, capture(1), why)
@@ -62,25 +68,27 @@ def _report_forbidden(state: OwnerState, what: str, declared: Trace, trace: Trac
 class _Declared:
     """The check of one function that is marked with ``might_sleep``."""
 
-    __slots__ = ("_declared", "_permission", "_what", "_why")
+    __slots__ = ("_category", "_declared", "_permission", "_what", "_why")
 
-    def __init__(self, target: Target, why: str) -> None:
+    def __init__(self, target: Target, why: str, category: Category) -> None:
+        self._category: Category = category
         self._what = target.qualname
         self._permission = target.permission
         self._declared = target.declared
         self._why: str = why
 
     def __call__(self, state: OwnerState) -> None:
-        sleeps(state, self._what, "marked", self._permission, self._declared, self._why)
+        sleeps(state, self._what, "marked", self._permission, self._declared, self._why, self._category)
 
 
 @final
 class Sleeps:
     """What ``might_sleep(...)`` returns: a decorator, and a context manager that checks at its entry."""
 
-    __slots__ = ("reason",)
+    __slots__ = ("category", "reason")
 
-    def __init__(self, reason: str | None = None) -> None:
+    def __init__(self, reason: str | None = None, category: Category = "sleep") -> None:
+        self.category: Category = category
         self.reason: str | None = reason
 
     def __call__(self, function: F, /) -> F:
@@ -90,7 +98,7 @@ class Sleeps:
     def _plan(self, target: Target) -> Plan:
         mask = target.permission | FREE
         check = [f"if _ctx_st.cur.allows & {mask} != {mask}:", "    _ctx_report(_ctx_st)"]
-        return Plan(check, _ctx_report=_Declared(target, self.reason or ""))
+        return Plan(check, _ctx_report=_Declared(target, self.reason or "", self.category))
 
     def __enter__(self) -> None:
         if ENABLED:

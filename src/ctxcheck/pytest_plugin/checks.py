@@ -30,6 +30,7 @@ from ctxcheck.pytest_plugin.settings import Settings
 from ctxcheck.reports import json, text  # before anything can be in the way of an import
 from ctxcheck.selection import Allowance
 from ctxcheck.session import Session
+from ctxcheck.targets import Targets, shipped
 
 if TYPE_CHECKING:
     from _pytest.fixtures import FixtureDef, SubRequest
@@ -108,6 +109,9 @@ class Checks:
         self._stderr: int = 2
         self._installed: bool = False
         self._stopped: bool = False
+        self.targets: Targets | None = None
+        #: what there is to say of the configuration, a line each
+        self.warned: list[str] = list(self.settings.warnings)
         self._pid: int = os.getpid()
 
     # --- the run --------------------------------------------------------------------
@@ -121,7 +125,11 @@ class Checks:
             adapters.install(self.settings.config.adapters)
         except ConfigError as error:
             raise pytest.UsageError(str(error)) from None
-        install.install()
+        wanted = self.settings.config
+        install.install(blocking=wanted.blocking, not_blocking=wanted.not_blocking)
+        said = (*wanted.may_sleep, *wanted.atomic, *wanted.requires_lock)
+        self.targets = Targets((*said, *shipped(self.warned.append)), self.warned.append)
+        self.targets.install()
         self.session.start()
         engine = self.session.engine
         engine.origins.default = BACKGROUND
@@ -142,6 +150,8 @@ class Checks:
         self._imported()
         self.session.stop("run")
         naming.set_scope((), ())
+        if self.targets is not None:
+            self.targets.uninstall()
         if self._installed:
             adapters.uninstall()
             install.uninstall()

@@ -242,7 +242,7 @@ class Results:
                 terminal.write_line("")
             if len(shown) > limit:
                 terminal.write_line(f"ctxcheck: {len(shown) - limit} more not shown; raise max-reports")
-        for line in [*self._checks.settings.warnings, *self._problems, *self._complaints()]:
+        for line in [*self._checks.warned, *self._problems, *self._complaints()]:
             terminal.write_line(f"ctxcheck: warning: {line}")
         # the text is what tests failed with, and the section above
         others = [output for output in wanted if output.path is None and output.type != "text"]
