@@ -23,7 +23,7 @@ USAGE, BROKEN = 2, 3
 
 _RUN_OPTIONS: Final = (
     "mode", "owners", "fail-on", "strict", "select", "ignore", "include", "exclude", "factories", "stack-depth",
-    "max-reports", "deadlock-after", "dump-signal", "data-dir", "color",
+    "max-reports", "deadlock-after", "dump-signal", "data-dir", "baseline", "color",
 )  # fmt: skip
 
 
@@ -164,6 +164,7 @@ class Run:
     """One checked run of a program, from the locks put in place to the last line."""
 
     def __init__(self, parsed: argparse.Namespace, resolved: Resolved, program: Program, command: list[str]) -> None:
+        from ctxcheck import baseline
         from ctxcheck.datafile import DataFile
         from ctxcheck.locks import naming
         from ctxcheck.selection import Allowance
@@ -186,6 +187,7 @@ class Run:
         naming.factories.update(self.config.factories)
         naming.set_scope(self.config.include, self.config.exclude)
         self.data: DataFile = DataFile(self.config.data_dir, command)
+        self.baseline: baseline.Baseline | None = baseline.load(self.config.baseline) if self.config.baseline else None
         self.session: Session = Session(
             mode=self.config.mode,
             owners=self.config.owners or "observed",
@@ -198,6 +200,7 @@ class Run:
             declared=declared(self.config),
             sink=self.data,
             at_once=self._print_at_once,
+            known=self.baseline.known if self.baseline is not None else None,
         )
 
     def go(self) -> NoReturn:
@@ -256,7 +259,7 @@ class Run:
         return "\n\n".join(
             text.render_short(v, color=color) if v.grade == "unlikely" else text.render(v, color=color)
             for v in violations
-            if v.allowed_by is None
+            if v.allowed_by is None and not v.baselined
         )
 
     def _report(self, program_status: int) -> int:
@@ -297,6 +300,9 @@ class Run:
 
         if hidden:
             _say(f"ctxcheck: {hidden} more not shown; raise max-reports, or see --output json")
+        if not self.config.strict:
+            for line in self._stale():
+                _say(f"ctxcheck: note: in the baseline, and no longer found: {line}")
         unchecked = text.unchecked(counts)
         if unchecked:
             _say(f"ctxcheck: {unchecked}")
@@ -311,7 +317,15 @@ class Run:
             lines += engine.declared.missing(engine.seen)
         if counts.nothing():
             lines.append("nothing was checked")
+        lines += [f"in the baseline, and no longer found: {line}" for line in self._stale()]
         return lines
+
+    def _stale(self) -> list[str]:
+        from ctxcheck import baseline
+
+        if self.baseline is None:
+            return []
+        return [baseline.describe(entry) for entry in self.baseline.stale(self.session.violations)]
 
     def _counts(self) -> Counts:
         from dataclasses import replace

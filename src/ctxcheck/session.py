@@ -38,6 +38,8 @@ OWNERS: Final = ("assumed", "observed")
 _NEVER_RAISED: Final = frozenset({"CTX104", "CTX203", "CTX303", "CTX901"})
 #: What is told when it first shows, and computed anew from everything that was seen.
 _SETTLED: Final = frozenset({"CTX001", "CTX004", "CTX005", "CTX006", "CTX105"})
+#: What is told at once although it is in the baseline: the program stands still.
+_HANGS: Final = frozenset({"CTX001", "CTX002", "CTX003", "CTX006"})
 _NOBODY: Final[set[Owner]] = set()
 
 
@@ -71,6 +73,8 @@ class Session:
         fail_on: the least grade that warns, raises or fails.
         select, ignore: prefixes of rule codes, or slugs; what isn't selected isn't recorded.
         declared: orders that locks are to be taken in (CTX007).
+        known: whether a finding is in the baseline: such a one is recorded and counted, but fails, warns and raises
+            nothing.
 
     Raises:
         ValueError: for an unknown mode, owners, grade or rule.
@@ -90,6 +94,7 @@ class Session:
         declared: Iterable[Declaration] = (),
         sink: Sink | None = None,
         at_once: Callable[[Violation], object] | None = None,
+        known: Callable[[Violation], bool] | None = None,
     ) -> None:
         if not callable(mode):
             one_of("mode", mode, MODES, "or a callable")
@@ -105,6 +110,7 @@ class Session:
         self._stack_depth: int = stack_depth
         self._sink: Sink | None = sink
         self._at_once: Callable[[Violation], object] | None = at_once
+        self._known_before: Callable[[Violation], bool] | None = known
         self._books: dict[str, _Book] = {"": _Book()}
         self._printed: set[str] = set()
         # imported now, not when something is found: that may be in a finalizer, or while the interpreter shuts down
@@ -279,7 +285,9 @@ class Session:
 
     def fails(self, violation: Violation) -> bool:
         """Whether this violation counts."""
-        return violation.allowed_by is None and GRADES.index(violation.grade) >= GRADES.index(self.fail_on)
+        if violation.baselined or violation.allowed_by is not None:
+            return False
+        return GRADES.index(violation.grade) >= GRADES.index(self.fail_on)
 
     def held_locks(self) -> list[str]:
         """The display names of the locks that the calling owner holds, in the order of their acquisition."""
@@ -373,6 +381,8 @@ class Session:
     def _tell(self, violation: Violation) -> None:
         # what is certain, and what hangs, though it may yet be let go (CTX002)
         urgent = violation.allowed_by is None and (violation.grade == "certain" or violation.rule == "CTX002")
+        if violation.baselined and violation.rule not in _HANGS:
+            urgent = False
         if self._at_once is not None and urgent:
             self._at_once(violation)
         if "structlog" in sys.modules:
@@ -403,6 +413,8 @@ class Session:
                         break
             if reason is not None:
                 violation = violation.replace(allowed_by=reason)
+            elif self._known_before is not None and self._known_before(violation):
+                violation = violation.replace(baselined=True)
         return violation
 
     def _wanted(self, violation: Violation) -> bool:

@@ -37,12 +37,13 @@ ROOMS: dict[str, set[str]] = {
     "dumps": {"engine", "fastpath", "notices", "reports", "session"},
     "config": {"keys", "engine.rules", "engine.errors", "engine.declared"},
     "datafile": {"engine.rules", "engine.errors", "engine.violations"},
+    "baseline": {"reports", "engine.errors", "engine.violations"},
     "scripts": set(),
     "runner": {"scripts", "engine.errors", "engine.raw"},
     "greenlets": set(),
     "cli": {
-        "config", "keys", "datafile", "dumps", "runner", "greenlets", "selection", "session", "locks", "probes",
-        "reports", "engine", "fastpath",
+        "baseline", "config", "keys", "datafile", "dumps", "runner", "greenlets", "selection", "session", "locks",
+        "probes", "reports", "engine", "fastpath",
     },
     "__main__": {"cli"},
 }

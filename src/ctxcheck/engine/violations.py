@@ -132,6 +132,7 @@ class Violation:
     ``count`` counts how often it was seen.  ``fingerprint`` is the same for the same finding
     in every run, also after edits elsewhere: it holds no line numbers, thread names or absolute
     paths.  ``allowed_by`` is the reason of the ``allow`` that accepts the finding, or ``None``.
+    ``baselined`` says that it is in the baseline, which is what a report is asked with, not part of the finding.
     ``notes`` are facts, ``helps`` say what to do (most likely first), ``allow`` are the lines that
     show how to accept the finding.
     """
@@ -156,6 +157,7 @@ class Violation:
     notes: tuple[str, ...] = ()
     helps: tuple[str, ...] = ()
     allow: tuple[str, ...] = ()
+    baselined: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """Return the violation as plain dicts, lists and scalars, ready for :mod:`json`."""

@@ -108,6 +108,7 @@ def violation_from_dict(data: object) -> Violation:
         notes=top.texts("notes"),
         helps=top.texts("helps"),
         allow=top.texts("allow"),
+        baselined=top.flag("baselined"),
     )
 
 
