@@ -1,4 +1,4 @@
-"""The command line: ``ctxcheck run`` and ``ctxcheck explain``.
+"""The command line: ``ctxcheck run`` and ``ctxcheck explain``; the other commands are in :mod:`ctxcheck.commands`.
 
 Exit statuses: 0 fine; the program's own if it isn't 0; 1 (or ``--error-exitcode``) violations; 2 usage or
 configuration; 3 ctxcheck itself broke.  Everything printed goes to standard error: standard output is the program's.
@@ -38,14 +38,18 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
 
 
 def _dispatch(arguments: list[str]) -> NoReturn:
-    parser, run_parser = _parsers()
+    parser, run_parser = _parsers(every=arguments[:1] != ["run"])
     if arguments[:1] == ["run"]:
         options, program = _split(arguments[1:], run_parser)
         parsed = run_parser.parse_args(options)
         if program is None:
             run_parser.error("no program given: ctxcheck run [options] script.py|directory|-m module [arguments]")
         _run(parsed, program)
+    from ctxcheck import commands
+
     parsed = parser.parse_args(arguments)
+    if parsed.command in commands.NAMES:
+        leave(commands.run(parsed))
     if parsed.command == "explain":
         from ctxcheck.reports import explain
 
@@ -59,8 +63,10 @@ def _dispatch(arguments: list[str]) -> NoReturn:
     leave(USAGE)
 
 
-def _parsers() -> tuple[argparse.ArgumentParser, argparse.ArgumentParser]:
-    parser = argparse.ArgumentParser(
+def _parsers(*, every: bool = True) -> tuple[argparse.ArgumentParser, argparse.ArgumentParser]:
+    from ctxcheck.commands import parsing
+
+    parser = parsing.Parser(
         prog="ctxcheck", description="A runtime validator of locks, contexts and brackets: lockdep for Python."
     )
     parser.add_argument("-V", "--version", action=_Version, nargs=0, help="print the version and leave")
@@ -89,6 +95,10 @@ def _parsers() -> tuple[argparse.ArgumentParser, argparse.ArgumentParser]:
     run.add_argument("-q", "--quiet", action="store_true", help="print findings one a line")
     explain = commands.add_parser("explain", help="what a rule means, why it hurts, how to fix it")
     explain.add_argument("rule", nargs="?", help="a code (CTX001) or a slug (lock-order-inversion); none: list them")
+    if every:
+        from ctxcheck import commands as others
+
+        others.add(commands)
     return parser, run
 
 
@@ -285,7 +295,7 @@ class Run:
             self._write(kind, path, violations, everything, counts)
         for line in complaints:
             _say(f"ctxcheck: strict: {line}")
-        if self.data.path is not None:
+        if self.data.path is not None or not counts.nothing():
             self.data.write({"type": "end", "counts": _plain(counts), "graph": self.session.graph()})
             self.data.close()
         if self.data.error:

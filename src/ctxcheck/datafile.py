@@ -29,6 +29,7 @@ from os import getppid as _getppid
 from os import mkdir as _mkdir
 from os import open as _open
 from os import unlink as _unlink
+from os import urandom as _urandom
 from os import write as _write
 from typing import Any, Final, NamedTuple, cast
 
@@ -44,7 +45,8 @@ MAX_PROBLEMS: Final = 100
 
 _CREATE: Final = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0)
 _BINARY: Final = getattr(os, "O_BINARY", 0)  # Windows only
-_MAX_NAMES: Final = 1000
+_NUMBERED: Final = 9  # then names are drawn: process numbers come back, in containers each time
+_MAX_NAMES: Final = 100
 _MAX_DEPTH: Final = 8
 
 _now, _gmtime, _strftime = time.time, time.gmtime, time.strftime
@@ -74,15 +76,16 @@ class _Open(NamedTuple):
 class DataFile:
     """This process's file in ``directory``; nothing is created before the first record.
 
-    ``argv`` goes into the header.  ``path`` is the file's path once there is one.  ``error`` is the first thing
-    that went wrong, in one line, for the caller to say once: some record is lost then, but the program isn't
-    disturbed.  A forked child begins a file of its own with its first record.
+    ``argv`` and ``facts`` go into the header, with an ``id`` that no other process has.  ``path`` is the file's path
+    once there is one.  ``error`` is the first thing that went wrong, in one line, for the caller to say once: a record
+    is lost then, but the program isn't disturbed.  A forked child begins a file of its own with its first record.
     """
 
-    def __init__(self, directory: str, argv: Sequence[str]) -> None:
+    def __init__(self, directory: str, argv: Sequence[str], facts: Mapping[str, Any] | None = None) -> None:
         self.path: str | None = None
         self.error: str | None = None
         self._argv = [*argv]
+        self._facts = {**(facts or {})}
         try:
             self._directory = os.path.abspath(directory)  # the program may change its working directory
         except OSError:
@@ -96,6 +99,7 @@ class DataFile:
         self._files: dict[int, _Open] = {}
         self._turn = 0
         self._pid = _getpid()
+        self._id = _urandom(12).hex()
 
     def write(self, record: Mapping[str, Any]) -> None:
         """Append one record as one line.
@@ -163,17 +167,11 @@ class DataFile:
 
     def _create(self) -> _Open:
         """Create a file that holds its header, and the directory if need be."""
-        if self._make_directory():
-            # Only in a folder that is ours: elsewhere it would hide the user's own files from git.
-            try:
-                descriptor = _open(f"{self._directory}/.gitignore", _CREATE | _BINARY, 0o666)
-                _write(descriptor, b"*\n")
-                _close(descriptor)
-            except OSError:
-                pass  # a convenience; if it matters, the next call fails too
+        make_folder(self._directory)
         stem = f"{self._directory}/run.{_host()}.{self._pid}"
         for number in range(1, _MAX_NAMES):
-            path = f"{stem}.jsonl" if number == 1 else f"{stem}.{number}.jsonl"
+            more = "" if number == 1 else f".{number}" if number <= _NUMBERED else f".{_urandom(6).hex()}"
+            path = f"{stem}{more}.jsonl"
             try:
                 descriptor = _open(path, _CREATE | _BINARY, 0o666)
             except FileExistsError:
@@ -189,28 +187,13 @@ class DataFile:
             return _Open(descriptor, status.st_dev, status.st_ino, path)
         raise FileExistsError(f"{_MAX_NAMES} files of this process's name")
 
-    def _make_directory(self) -> bool:
-        """Create the directory; ``False`` if it was there."""
-        missing = [self._directory]
-        for _ in range(100):  # a path can't be longer; a link that leads nowhere could be tried for ever
-            try:
-                _mkdir(missing[-1], 0o777)
-            except FileExistsError:
-                if len(missing) == 1:
-                    return False
-            except FileNotFoundError:
-                missing.append(os.path.dirname(missing[-1]))
-                continue
-            missing.pop()
-            if not missing:
-                return True
-        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
-
     def _header(self) -> dict[str, Any]:
         return {
             "type": "header",
             "schema_version": SCHEMA_VERSION,
             "tool": "ctxcheck",
+            "id": self._id,
+            **self._facts,
             "argv": self._argv,
             "python": sys.version.split()[0],
             "implementation": sys.implementation.name,
@@ -224,6 +207,37 @@ class DataFile:
         if self.error is None:
             reason = getattr(error, "strerror", None) or f"{type(error).__name__}: {error}"
             self.error = " ".join(f"can't {what} data file {self.path or self._directory}: {reason}".split())
+
+
+def make_folder(path: str) -> None:
+    """Create a data directory, hidden from git, unless it is there.  Raises :class:`OSError`."""
+    if not _make_directory(path):
+        return
+    # Only in a folder that is ours: elsewhere it would hide the user's own files from git.
+    try:
+        descriptor = _open(f"{path}/.gitignore", _CREATE | _BINARY, 0o666)
+        _write(descriptor, b"*\n")
+        _close(descriptor)
+    except OSError:
+        pass  # a convenience; if it matters, the next call fails too
+
+
+def _make_directory(path: str) -> bool:
+    """Create the directory; ``False`` if it was there."""
+    missing = [path]
+    for _ in range(100):  # a path can't be longer; a link that leads nowhere could be tried for ever
+        try:
+            _mkdir(missing[-1], 0o777)
+        except FileExistsError:
+            if len(missing) == 1:
+                return False
+        except FileNotFoundError:
+            missing.append(os.path.dirname(missing[-1]) or os.curdir)
+            continue
+        missing.pop()
+        if not missing:
+            return True
+    raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
 
 
 def _text(value: object) -> str:
@@ -283,19 +297,36 @@ def read(
     header: dict[str, Any] | None = None
     records: list[dict[str, Any]] = []
     problems: list[str] = []
+    damaged = 0
+    for number, record, problem in scan(path, max_line=max_line, max_file=max_file):
+        if problem:
+            damaged += 1
+            if damaged <= MAX_PROBLEMS:
+                problems.append(f"line {number}: {problem}")
+        elif record is not None and record["type"] == "header":
+            header = record
+        elif record is not None:
+            records.append(record)
+    if damaged > MAX_PROBLEMS:
+        problems.append(f"and {damaged - MAX_PROBLEMS} more damaged lines")
+    return header, records, problems
+
+
+def scan(
+    path: str, *, max_line: int = MAX_LINE, max_file: int = MAX_FILE
+) -> Iterator[tuple[int, dict[str, Any] | None, str]]:
+    """Go through a data file a line at a time: for each its number, and the record or else what is wrong with it.
+
+    The first record is the header, of a version that can be read, if that line is whole.  Bounds and errors as for
+    :func:`read`; no more than one line is in memory.
+    """
     for number, line in _lines(path, max_line, max_file):
         record, problem = _parse(line) if isinstance(line, bytes) else (None, line)
         if record is not None and number == 1:
-            header, problem = _check_header(path, record)
+            record, problem = _check_header(path, record)
         elif record is not None and record["type"] == "header":
-            problem = "a second header"
-        elif record is not None:
-            records.append(record)
-        if problem:
-            problems.append(f"line {number}: {problem}")
-    if len(problems) > MAX_PROBLEMS:
-        problems[MAX_PROBLEMS:] = [f"and {len(problems) - MAX_PROBLEMS} more damaged lines"]
-    return header, records, problems
+            record, problem = None, "a second header"
+        yield number, record, problem
 
 
 def _check_header(path: str, record: dict[str, Any]) -> tuple[dict[str, Any] | None, str]:

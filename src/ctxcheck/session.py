@@ -192,7 +192,8 @@ class Session:
         book = self._book(origin)
         for violation in violations:
             known = book.found.get(violation.fingerprint)
-            if known is None or known.grade != violation.grade:
+            if known is None or known.grade != violation.grade or known.sites != violation.sites:
+                # as it is told in the end, not as it was when it came
                 book.found[violation.fingerprint] = violation
                 self._write_found(violation, origin)
                 if known is None:
