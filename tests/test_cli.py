@@ -47,7 +47,7 @@ def test_a_clean_program_says_what_was_checked_and_leaves_what_it_saw(ctxcheck: 
     assert result.returncode == 0
     assert "in\n" in result.stdout
     assert result.stdout.endswith("ctxcheck: no violations; 1 lock class, 0 orders, 1 acquisition checked\n")
-    [end] = records(tmp_path)
+    *_, end = records(tmp_path)
     assert end["type"] == "end"
     assert end["counts"]["acquisitions"] == 1  # type: ignore[index]
 

@@ -196,7 +196,9 @@ class Run:
         self._pid = os.getpid()
         naming.factories.update(self.config.factories)
         naming.set_scope(self.config.include, self.config.exclude)
-        self.data: DataFile = DataFile(self.config.data_dir, command)
+        self.data: DataFile = DataFile(
+            self.config.data_dir, command, {"owners": self.config.owners or "observed"}
+        )
         self.baseline: baseline.Baseline | None = baseline.load(self.config.baseline) if self.config.baseline else None
         self.session: Session = Session(
             mode=self.config.mode,

@@ -40,6 +40,8 @@ SCHEMA_VERSION: Final = 1
 #: The reader's bounds, in bytes.
 MAX_LINE: Final = 16 * 2**20
 MAX_FILE: Final = 64 * 2**20
+#: Of a combined file, which is read a line at a time by those who know what to do with it.
+MAX_COMBINED: Final = 16 * 2**30
 #: How many damaged lines are named one by one.
 MAX_PROBLEMS: Final = 100
 
@@ -320,10 +322,13 @@ def scan(
     The first record is the header, of a version that can be read, if that line is whole.  Bounds and errors as for
     :func:`read`; no more than one line is in memory.
     """
-    for number, line in _lines(path, max_line, max_file):
+    left = [max_file]
+    for number, line in _lines(path, max_line, left):
         record, problem = _parse(line) if isinstance(line, bytes) else (None, line)
         if record is not None and number == 1:
             record, problem = _check_header(path, record)
+            if record is not None and record.get("combined") is True:
+                left[0] += max(MAX_COMBINED - max_file, 0)
         elif record is not None and record["type"] == "header":
             record, problem = None, "a second header"
         yield number, record, problem
@@ -360,8 +365,12 @@ def _finite(text: str) -> float:
     return value
 
 
-def _lines(path: str, max_line: int, max_file: int) -> Iterator[tuple[int, bytes | str]]:
-    """The lines that are not blank, with their numbers; a text instead of a line says why it was skipped."""
+def _lines(path: str, max_line: int, left: list[int]) -> Iterator[tuple[int, bytes | str]]:
+    """The lines that are not blank, with their numbers; a text instead of a line says why it was skipped.
+
+    ``left[0]`` is how many bytes may still be read.
+    """
+    start = left[0]
     try:
         # Without O_NONBLOCK, opening a pipe would wait for a writer.
         descriptor = _open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | _BINARY)
@@ -369,19 +378,19 @@ def _lines(path: str, max_line: int, max_file: int) -> Iterator[tuple[int, bytes
             _close(descriptor)
             raise DataError(f"{_shown(path)}: not a data file")
         with os.fdopen(descriptor, "rb") as file:
-            left, number = max_file, 0
-            while left > 0 and (line := file.readline(min(max_line + 1, left))):
+            number = 0
+            while left[0] > 0 and (line := file.readline(min(max_line + 1, left[0]))):
                 number += 1
-                left -= len(line)
+                left[0] -= len(line)
                 if len(line) <= max_line or line.endswith(b"\n"):
                     if line.strip():
                         yield number, line
                     continue
-                while left > 0 and not line.endswith(b"\n") and (line := file.readline(min(max_line, left))):
-                    left -= len(line)
+                while left[0] > 0 and not line.endswith(b"\n") and (line := file.readline(min(max_line, left[0]))):
+                    left[0] -= len(line)
                 yield number, f"longer than {max_line} bytes"
             if file.read(1):
-                yield number + 1, f"nothing is read beyond {max_file} bytes"
+                yield number + 1, f"nothing is read beyond {start} bytes"
     except OSError as error:
         raise DataError(f"{_shown(path)}: can't be read: {error.strerror or error}") from None
     except ValueError as error:

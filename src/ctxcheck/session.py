@@ -30,6 +30,8 @@ from ctxcheck.selection import Allowance, codes_of, one_of
 if TYPE_CHECKING:
     from typing import Self
 
+    from ctxcheck.recorder import Recorder
+
 Mode = Literal["record", "warn", "raise"]
 MODES: Final = ("record", "warn", "raise")
 OWNERS: Final = ("assumed", "observed")
@@ -54,7 +56,7 @@ class _Book:
 
 
 class Sink(Protocol):
-    """Where findings are written as they are made."""
+    """Where findings, and the orders that were learned, are written as they are made."""
 
     def write(self, record: dict[str, Any]) -> object:
         """Write one record, at once."""
@@ -109,6 +111,9 @@ class Session:
         self._ignore = tuple(codes_of("ignore", ignore))
         self._stack_depth: int = stack_depth
         self._sink: Sink | None = sink
+        self._recorder: Recorder | None = None
+        #: the fingerprints of what a verdict over the orders tells of, as it does over those of several processes
+        self._judged: set[str] = set()
         self._at_once: Callable[[Violation], object] | None = at_once
         self._known_before: Callable[[Violation], bool] | None = known
         self._books: dict[str, _Book] = {"": _Book()}
@@ -140,6 +145,10 @@ class Session:
             raise RuntimeError(f"this session {state}: make a new one for each run, with ctxcheck.checking()")
         self._started = True
         self.engine.begin()
+        if self._sink is not None:
+            from ctxcheck.recorder import Recorder
+
+            self._recorder = self.engine.orders.listener = Recorder(self._sink, self.engine)
         slowpath.on_fault.append(self._fault)
         self._acquisitions = slowpath.acquisitions()
         self._where = fastpath.activate(self.engine)
@@ -176,6 +185,8 @@ class Session:
                 self._settle()
             finally:
                 self.engine.finish()
+                if self._recorder is not None:
+                    self._recorder.finish()
                 tasks.unwatch()
                 _sessions.remove(self)
                 slowpath.on_fault.remove(self._fault)
@@ -404,6 +415,8 @@ class Session:
             violation = self._compose_finding(finding, stack_depth=self._stack_depth)
         except Exception as error:  # a finding that can't be put into words is still a finding
             return notices.bare(finding, error)
+        if isinstance(finding.facts, (OrderFacts, InterruptFacts)):
+            self._judged.add(violation.fingerprint)
         if violation.allowed_by is None:
             reason = self._inline_allow(violation)
             if reason is None:
@@ -426,7 +439,8 @@ class Session:
             self._sink.write(record)
 
     def _write_found(self, violation: Violation, origin: str) -> None:
-        record: dict[str, Any] = {"type": "violation", "violation": violation.to_dict()}
+        judged = violation.fingerprint in self._judged
+        record: dict[str, Any] = {"type": "violation", "violation": violation.to_dict(), "judged": judged}
         self._write(record | {"origin": origin} if origin else record)
 
     def _fault(self, error: BaseException) -> None:

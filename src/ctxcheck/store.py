@@ -19,30 +19,29 @@ from typing import TYPE_CHECKING, Any, Final, cast, final
 
 from ctxcheck import datafile
 from ctxcheck.engine.errors import ConfigError
+from ctxcheck.engine.grading import Owners
 from ctxcheck.engine.rules import GRADES
 from ctxcheck.engine.violations import Counts, Violation
+from ctxcheck.intake import MAX_ITEMS, MAX_NAME, Intake
 from ctxcheck.reports.json import MAX_NUMBER, violation_from_dict
+from ctxcheck.witnesses import KIND_NAMES, Assembler, Witnesses, blob_of, dump, is_awaited, text_of
 
 if TYPE_CHECKING:
     from typing import Self
 
-#: Characters of a name, a class key or an identity.
-MAX_NAME: Final = 2_000
 #: Different findings that are kept, of one file and of all.
 MAX_FINDINGS: Final = 20_000
-#: Items of one list in a record.
-MAX_ITEMS: Final = 100_000
 #: Problems that are named one by one.
 MAX_PROBLEMS: Final = 20
 
 _COUNTS: Final = ("lock_classes", "orders", "chains", "acquisitions", "marked_calls", "dropped", "uncached", "threads")
 _TEXTS: Final = ("python", "implementation", "platform", "started", "owners", "root")
 
+_AWAITED: Final = json.dumps(sorted(kind for kind in KIND_NAMES if is_awaited(kind)))
+
 _TABLES: Final = """
 create table run (id blob primary key, complete int, facts text, counts text) without rowid;
-create table finding (fingerprint blob primary key, rank int, body text, count int);
-create table class (id integer primary key, key blob unique, name text, kind text);
-create table edge (source int, target int, count int, primary key (source, target)) without rowid;
+create table finding (fingerprint blob primary key, rank int, body text, count int, judged int);
 """
 
 
@@ -81,7 +80,10 @@ class Store:
         for pragma in ("journal_mode = off", "synchronous = off", "cache_size = -65536"):
             self._db.execute(f"pragma {pragma}")
         self._db.executescript(_TABLES)
+        self.evidence: Witnesses = Witnesses(self._db)
         self._findings = 0
+        #: whether all evidence that the files had is here
+        self.whole: bool = True
 
     def __enter__(self) -> Self:
         return self
@@ -115,6 +117,7 @@ class Store:
                     except ValueError as error:
                         problem = str(error)  # noqa: PLW2901
                 if problem:
+                    self.whole = False
                     self.problems.add(f"{_shown(path)}: line {number}: {problem}")
             reading.finish()
         finally:
@@ -128,53 +131,33 @@ class Store:
 
     def add_run(self, run: str, *, complete: bool, facts: Mapping[str, Any], counts: Mapping[str, Any] | None) -> None:
         """Add what is known of one process; of two accounts, that of its end wins."""
-        new = (int(complete), _dump(facts), _dump(counts or {}))
-        key = _blob(run)
+        new = (int(complete), dump(facts), dump(counts or {}))
+        key = blob_of(run)
         old = self._db.execute("select complete, facts, counts from run where id = ?", (key,)).fetchone()
         if old is None or new > old:
             self._db.execute("insert or replace into run values (?, ?, ?, ?)", (key, *new))
 
-    def add_finding(self, violation: Violation) -> None:
-        """Add a finding.  Of those with one fingerprint the surest is kept, one that isn't accepted before one that is,
+    def add_finding(self, violation: Violation, *, judged: bool) -> None:
+        """Add a finding; ``judged``: a verdict over the evidence tells of it, or of another one instead.
+
+        Of those with one fingerprint the surest is kept, one that isn't accepted before one that is,
         and then the first in the order of their texts; the count is that of the most."""
         rank = GRADES.index(violation.grade) * 2 + (violation.allowed_by is None)
-        body = _dump(violation.replace(count=1, baselined=False).to_dict())
-        key = _blob(violation.fingerprint)
+        body = dump(violation.replace(count=1, baselined=False).to_dict())
+        key = blob_of(violation.fingerprint)
         old = self._db.execute("select rank, body, count from finding where fingerprint = ?", (key,)).fetchone()
         if old is None:
             if self._findings >= MAX_FINDINGS:
                 self.problems.add(f"more than {MAX_FINDINGS:,} different findings: {violation.fingerprint} is left out")
                 return
             self._findings += 1
-            self._db.execute("insert into finding values (?, ?, ?, ?)", (key, rank, body, violation.count))
+            row = (key, rank, body, violation.count, int(judged))
+            self._db.execute("insert into finding values (?, ?, ?, ?, ?)", row)
             return
         best = min((-rank, body), (-old[0], old[1]))
-        row = (-best[0], best[1], max(violation.count, old[2]), key)
-        self._db.execute("update finding set rank = ?, body = ?, count = ? where fingerprint = ?", row)
-
-    def class_number(self, key: str) -> int:
-        """The number that a class has in this store, whose name may be told later."""
-        blob = _blob(key)
-        row = self._db.execute("select id from class where key = ?", (blob,)).fetchone()
-        if row is None:
-            return cast("int", self._db.execute("insert into class (key) values (?)", (blob,)).lastrowid)
-        return cast("int", row[0])
-
-    def add_class(self, key: str, name: str, kind: str) -> int:
-        """Add a lock class; returns its number in this store."""
-        number = self.class_number(key)
-        new = (_dump(name), _dump(kind))
-        old = self._db.execute("select name, kind from class where id = ?", (number,)).fetchone()
-        if old[0] is None or new < old:
-            self._db.execute("update class set name = ?, kind = ? where id = ?", (*new, number))
-        return number
-
-    def add_edge(self, source: int, target: int, count: int) -> None:
-        """Add an order between two classes; of two counts the larger is kept."""
-        self._db.execute(
-            "insert into edge values (?, ?, ?) on conflict do update set count = max(count, excluded.count)",
-            (source, target, count),
-        )
+        changed = (-best[0], best[1], max(violation.count, old[2]), int(judged), key)
+        query = "update finding set rank = ?, body = ?, count = ?, judged = max(judged, ?) where fingerprint = ?"
+        self._db.execute(query, changed)
 
     # --- what comes out ------------------------------------------------------------
 
@@ -182,7 +165,7 @@ class Store:
         """The processes, sorted by their identity: ``id``, ``complete``, ``facts``, ``counts``."""
         for run, complete, facts, counts in self._db.execute("select * from run order by id"):
             yield {
-                "id": _text(run),
+                "id": text_of(run),
                 "complete": bool(complete),
                 "facts": json.loads(facts),
                 "counts": json.loads(counts),
@@ -198,25 +181,53 @@ class Store:
         for body, count in self._db.execute("select body, count from finding order by fingerprint"):
             yield violation_from_dict({**json.loads(body), "count": count})
 
-    def verdict(self, owners: str | None = None) -> list[Violation]:
-        """The findings of all runs, and of all of them together."""
-        del owners
-        return list(self.findings())
+    def judged(self) -> set[str]:
+        """The fingerprints of those findings that a verdict over the evidence may tell of otherwise."""
+        rows = self._db.execute("select fingerprint from finding where judged = 1").fetchall()
+        return {text_of(fingerprint) for (fingerprint,) in rows}
 
     def classes(self) -> Iterator[tuple[str, str, str]]:
-        """The lock classes, sorted by key: key, name, kind."""
-        for key, name, kind in self._db.execute("select key, name, kind from class order by key"):
-            text = _text(key)
-            yield (text, json.loads(name), json.loads(kind)) if name is not None else (text, text, "lock")
+        """The lock classes, sorted by key: key, name, kind.  What is only waited for is among them where something
+        waits for it with a lock in its hands."""
+        query = (
+            "select key, body from class c where exists (select 1 from edge where target = c.id)"
+            " or coalesce(json_extract(body, '$[1]'), '') not in (select value from json_each(?)) order by key"
+        )
+        for key, body in self._db.execute(query, (_AWAITED,)):
+            text = text_of(key)
+            if body is None:
+                yield text, text, "lock"
+                continue
+            name, kind, base, *_ = json.loads(body)
+            yield text, name, self._kind_of(base) if base else kind
+
+    def _kind_of(self, key: str) -> str:
+        row = self._db.execute("select json_extract(body, '$[1]') from class where key = ?", (blob_of(key),)).fetchone()
+        return cast("str", row[0]) if row is not None and row[0] else "lock"
 
     def edges(self) -> Iterator[tuple[str, str, int]]:
-        """The orders, sorted by the keys of their classes: source, target, count."""
+        """The orders, sorted by the keys of their classes: source, target, count.  What nobody waits for with a lock in
+        his hands orders nothing."""
         query = (
-            "select a.key, b.key, count from edge join class a on a.id = source join class b on b.id = target"
+            "select a.key, b.key, count from edge e join class a on a.id = source join class b on b.id = target"
+            " where coalesce(json_extract(a.body, '$[1]'), '') not in (select value from json_each(?))"
+            " or exists (select 1 from edge f where f.target = e.source)"
             " order by a.key, b.key"
         )
-        for source, target, count in self._db.execute(query):
-            yield _text(source), _text(target), count
+        for source, target, count in self._db.execute(query, (_AWAITED,)):
+            yield text_of(source), text_of(target), max(count, 1)
+
+    def lock_edges(self) -> tuple[int, int]:
+        """How many lock classes there are, and how many orders between them."""
+        lock = "coalesce(json_extract({}.body, '$[1]'), '') not in (select value from json_each(:awaited))"
+        classes = f"select count(*) from class c where {lock.format('c')}"
+        edges = (
+            "select count(*) from edge join class a on a.id = source join class b on b.id = target"
+            f" where {lock.format('a')} and {lock.format('b')}"
+        )
+        given = {"awaited": _AWAITED}
+        first, second = (self._db.execute(query, given).fetchone()[0] for query in (classes, edges))
+        return first, second
 
     def counts(self) -> Counts:
         """What was checked, by all processes together: different classes and orders, and the sum of all else."""
@@ -227,12 +238,11 @@ class Store:
                 total[name] += run["counts"].get(name, 0)
             for module, number in run["counts"].get("unchecked", {}).items():
                 unchecked[module] = unchecked.get(module, 0) + number
-        total["lock_classes"] = self._one("select count(*) from class")
-        total["orders"] = self._one("select count(*) from edge")
+        total["lock_classes"], total["orders"] = self.lock_edges()
         return Counts(**total, unchecked=unchecked)
 
-    def owners(self) -> str:
-        """"observed" if all processes went by the owners that were seen; "assumed" if any didn't."""
+    def owners(self) -> Owners:
+        """``observed`` if all processes went by the owners that were seen; "assumed" if any didn't."""
         said = {run["facts"].get("owners", "observed") for run in self.runs()}
         return "assumed" if "assumed" in said else "observed"
 
@@ -262,7 +272,7 @@ class Store:
             try:
                 with open(temporary, "x", encoding="ascii", newline="\n") as file:
                     for record in self._records():
-                        file.write(_dump(record) + "\n")
+                        file.write(dump(record) + "\n")
                 os.replace(temporary, path)
             except BaseException:
                 _remove(temporary)
@@ -277,12 +287,33 @@ class Store:
         }  # fmt: skip
         for run in self.runs():
             yield {"type": "run", **run}
+        judged = self.judged()
         for violation in self.findings():
-            yield {"type": "violation", "violation": violation.to_dict()}
-        for classes in _chunks(self.classes()):
-            yield {"type": "graph", "classes": [{"key": k, "name": n, "kind": d} for k, n, d in classes], "edges": []}
-        for edges in _chunks(self.edges()):
-            yield {"type": "graph", "classes": [], "edges": [{"from": a, "to": b, "count": n} for a, b, n in edges]}
+            yield {"type": "violation", "violation": violation.to_dict(), "judged": violation.fingerprint in judged}
+        self.evidence.prune()
+        made = Assembler(self.evidence)
+        yield from _evidence(made, "seen", made.every_class())
+        for edges in _chunks(self._all_edges()):
+            yield from _evidence(made, "edges", list(made.edges(edges)))
+        for name, rows in (("uses", made.spots("use")), ("holds", made.spots("hold")), ("senders", made.senders())):
+            yield from _evidence(made, name, rows)
+        for name in ("joins", "handed_over"):
+            yield from _evidence(made, name, made.flagged(name))
+
+    def witnessed_edges(self) -> Iterator[tuple[int, int, int, int]]:
+        """The orders of which there is evidence, sorted by their source: number, source, target, count."""
+        query = (
+            "select id, source, target, count from edge e where exists (select 1 from witness where head = e.id)"
+            " order by source, target"
+        )
+        yield from self._db.execute(query)
+
+    def _all_edges(self) -> Iterator[tuple[int, int, int, int]]:
+        query = (
+            "select e.id, source, target, count from edge e join class a on a.id = source join class b on b.id = target"
+            " order by a.key, b.key"
+        )
+        yield from self._db.execute(query)
 
 
 @final
@@ -297,6 +328,8 @@ class _Reading:
         self._facts: dict[str, Any] = {}
         self._counts: dict[str, Any] | None = None
         self._found: dict[str, Violation] = {}
+        self._judged: set[str] = set()
+        self._intake: Intake | None = None
 
     def take(self, record: dict[str, Any]) -> None:
         """Take one record; a type that isn't known is of a later version, and skipped.
@@ -315,6 +348,12 @@ class _Reading:
             if violation.fingerprint not in self._found and len(self._found) >= MAX_FINDINGS:
                 raise ValueError(f"more than {MAX_FINDINGS:,} findings in one file")
             self._found[violation.fingerprint] = violation
+            if record.get("judged") is True:
+                self._judged.add(violation.fingerprint)
+        elif kind == "evidence":
+            if self._intake is None:
+                self._intake = Intake(self._store.evidence, self._run or self._path, combined=self._combined)
+            self._intake.take(record)
         elif kind == "withdrawn":
             self._found.pop(_name(record, "fingerprint"), None)
         elif kind == "run":
@@ -325,33 +364,34 @@ class _Reading:
                 facts=_facts(cast("dict[str, Any]", facts) if isinstance(facts, dict) else {}),
                 counts=_counts(record.get("counts")),
             )
-        elif kind == "graph":
-            self._graph(record)
         elif kind == "end":
             self._counts = _counts(record.get("counts"))
             graph = record.get("graph")
-            if graph is not None:
+            if graph is not None and self._intake is None:  # written by the first version
                 self._graph(_object(graph, "graph"))
 
     def finish(self) -> None:
         """What the file comes to."""
         for violation in self._found.values():
-            self._store.add_finding(violation)
+            self._store.add_finding(violation, judged=violation.fingerprint in self._judged)
+        intake = self._intake
+        if intake is not None:
+            intake.finish()
+            for number, words in ((intake.damaged, "are damaged"), (intake.lost, "were too many to be kept")):
+                if number:
+                    self._store.whole = False
+                    self._store.problems.add(f"{_shown(self._path)}: {number:,} of its orders {words}")
         if self._run and not self._combined:
             complete = self._counts is not None
             self._store.add_run(self._run, complete=complete, facts=self._facts, counts=self._counts)
 
     def _graph(self, graph: Mapping[str, Any]) -> None:
-        numbers: dict[str, int] = {}
+        evidence = self._store.evidence
         for item in _items(graph, "classes"):
-            key = _name(item, "key")
-            numbers[key] = self._store.add_class(key, _name(item, "name"), _name(item, "kind"))
+            evidence.add_class(_name(item, "key"), _name(item, "name"), _name(item, "kind"))
         for item in _items(graph, "edges"):
-            source, target = _name(item, "from"), _name(item, "to")
-            for key in (source, target):
-                if key not in numbers:
-                    numbers[key] = self._store.class_number(key)
-            self._store.add_edge(numbers[source], numbers[target], _number(item, "count"))
+            source, target = (evidence.class_number(_name(item, end)) for end in ("from", "to"))
+            evidence.add_edge(source, target, _number(item, "count"))
 
 
 # --- what a file may say ---------------------------------------------------------------
@@ -406,7 +446,8 @@ def _counts(value: object) -> dict[str, Any]:
     unchecked = _object(given.get("unchecked", {}), "unchecked")
     if len(unchecked) > MAX_ITEMS:
         raise ValueError(f"unchecked: {len(unchecked):,} modules, at most {MAX_ITEMS:,} are allowed")
-    counts["unchecked"] = {module[:MAX_NAME]: _number(unchecked, module) for module in sorted(unchecked)}
+    if unchecked:
+        counts["unchecked"] = {module[:MAX_NAME]: _number(unchecked, module) for module in sorted(unchecked)}
     return counts
 
 
@@ -419,17 +460,9 @@ def _run_of(header: Mapping[str, Any], path: str) -> str:
     return " ".join(parts)
 
 
-def _dump(value: object) -> str:
-    return json.dumps(value, ensure_ascii=True, allow_nan=False, separators=(",", ":"), sort_keys=True)
-
-
-def _blob(text: str) -> bytes:
-    # a database's texts can't hold lone surrogates, as those of file names that aren't UTF-8
-    return text.encode("utf-8", "surrogatepass")
-
-
-def _text(blob: bytes) -> str:
-    return blob.decode("utf-8", "surrogatepass")
+def _evidence(made: Assembler, name: str, rows: Iterable[Any]) -> Iterator[dict[str, Any]]:
+    for chunk in _chunks(rows):
+        yield {"type": "evidence", **made.rows(), name: chunk}
 
 
 def _chunks(items: Iterable[Any], size: int = 1_000) -> Iterator[list[Any]]:

@@ -7,7 +7,7 @@ import os
 import sys
 from typing import Any
 
-from ctxcheck import baseline, datadir
+from ctxcheck import baseline, datadir, merged
 from ctxcheck.commands.parsing import common, option, put, resolve, say
 from ctxcheck.commands.reading import NoDataError, read
 from ctxcheck.config import Config
@@ -98,7 +98,7 @@ def _combine(parsed: argparse.Namespace, store: Store, data_dir: str) -> None:
 def _violations(store: Store, config: Config) -> list[Violation]:
     allowances = [Allowance(a.rule, a.locks, a.reason, a.path) for a in config.allow]
     found: list[Violation] = []
-    for violation in store.verdict(config.owners):
+    for violation in merged.verdict(store, config.owners):
         if not selects(violation.rule, config.select, config.ignore):
             continue
         if violation.allowed_by is None:

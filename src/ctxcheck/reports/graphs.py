@@ -7,6 +7,7 @@ nothing that a terminal acts on is left in.
 from __future__ import annotations
 
 import re
+from array import array
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any, Final, NamedTuple
@@ -111,11 +112,11 @@ def cyclic_edges(edges: Sequence[Order]) -> list[Order]:
     return [e for e in edges if component[numbers[e[0]]] == component[numbers[e[1]]]]
 
 
-def components(successors: Sequence[Sequence[int]]) -> list[int]:
-    """The number of each node's strongly connected component."""
+def components(successors: Sequence[Sequence[int]]) -> Sequence[int]:
+    """The number of each node's strongly connected component.  Memory: 32 bytes a node."""
     size = len(successors)
-    index, low, component = [-1] * size, [0] * size, [-1] * size
-    stack: list[int] = []
+    index, low, component = array("q", [-1]) * size, array("q", [0]) * size, array("q", [-1]) * size
+    stack = array("q")
     counter = found = 0
     for root in range(size):
         if index[root] >= 0:
