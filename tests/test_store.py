@@ -123,7 +123,7 @@ def test_a_lock_around_both_orders_prevents_it_in_the_union_as_in_one_process(tm
 
 
 def test_one_owner_alone_is_one_also_where_its_orders_are_in_two_files_of_one_process(tmp_path: Path) -> None:
-    """A thread that did both is no deadlock by what was observed; its file being there twice makes it no two threads."""
+    """A thread that did both is no deadlock by what was observed; its file being there twice makes no two of it."""
     data = DataFile(str(tmp_path), [], {"owners": "observed"})
 
     def both(locks: dict[str, Any]) -> None:
@@ -247,6 +247,7 @@ def test_rows_that_refer_to_a_lost_line_are_counted(tmp_path: Path) -> None:
         assert "CTX001" in {v.rule for v in merged.verdict(store)}  # as the process itself told it
 
 
+SLOW = [HealthCheck.too_slow]
 EVIL = [
     None, True, -1, 2**63, 10**400, 1.5, "", "x" * 3_000, "\ud800", "\x1b]0;x\x07\u202e", [], [[]], {}, [0] * 5,
     {"a": []}, float("1e300"),
@@ -268,7 +269,7 @@ def spoil(value: Any, draw: random.Random) -> Any:
 
 @given(st.integers(0, 10**9))
 @example(0)
-@settings(max_examples=100, deadline=None, phases=[Phase.explicit, Phase.generate], suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=100, deadline=None, phases=[Phase.explicit, Phase.generate], suppress_health_check=SLOW)
 def test_no_content_breaks_it(tmp_path_factory: pytest.TempPathFactory, shards: list[str], seed: int) -> None:
     draw = random.Random(seed)
     folder = tmp_path_factory.getbasetemp() / "evil"
@@ -337,9 +338,9 @@ def test_a_source_file_outside_of_the_project_is_never_read(tmp_path: Path, monk
     files = [Path(process(tmp_path / "data", [section])) for section in (FORTH, BACK)]
     names = [
         str(outside / "secret.py"), "../outside/secret.py", "link.py", "folder/secret.py", "secret.txt", "pipe.py",
-        "big.py", "secret.py", "<library>/../outside/secret.py", "<ctxcheck>/../../outside/secret.py", "/dev/zero", "/dev/stdin",
-        "", "a\0b.py", "own.py/../../outside/secret.py", f"<library>/{outside}/secret.py", "latin.py", "<library>/os.py",
-        "<library>/json/__init__.py", "/proc/self/environ", "no\x1b[31m.py", ".", "..",
+        "big.py", "secret.py", "<library>/../outside/secret.py", "<ctxcheck>/../../outside/secret.py", "/dev/zero",
+        "/dev/stdin", "", "a\0b.py", "own.py/../../outside/secret.py", f"<library>/{outside}/secret.py", "latin.py",
+        "<library>/os.py", "<library>/json/__init__.py", "/proc/self/environ", "no\x1b[31m.py", ".", "..",
     ]  # fmt: skip
     for name in [*names, "own.py"]:
         for file in files:
