@@ -35,6 +35,8 @@ class Intake:
         self._rows: dict[str, dict[int, Any]] = {name: {} for name in TABLE_NAMES}
         self._number_of_rows: int = 0
         self._facts: list[tuple[str, Any]] = []
+        self._final: list[tuple[str, Any]] = []
+        self._whole: bool = False
         self._plural: set[str] = set()
         self._memo: dict[tuple[str, int], Any] = {}
         self.lost: int = 0
@@ -63,27 +65,32 @@ class Intake:
                 raise ValueError(f"more than {MAX_ROWS:,} rows in one file")
             self._rows[name].update(enumerate(rows, start))
         if not self._combined:  # there the guards are those that keep others out
-            for name in ("plural", "handed_over"):
-                for index in list_in(record, name):
-                    try:
-                        self._plural.add(self._key(index))
-                    except (ValueError, TypeError, KeyError, IndexError):
-                        self.damaged += 1
+            for index in list_in(record, "plural"):
+                try:
+                    self._plural.add(self._key(index))
+                except (ValueError, TypeError, KeyError, IndexError):
+                    self.damaged += 1
         for name in ("seen", "joins", "handed_over", "edges", "uses", "holds", "senders"):
-            self._facts += [(name, row) for row in list_in(record, name)]
+            facts = self._final if record.get("final") is True else self._facts
+            facts += [(name, row) for row in list_in(record, name)]
+        self._whole = self._whole or record.get("whole") is True
         self.lost += number_in(record, "lost")
         if self._combined:
             self.finish()
 
     def finish(self) -> None:
-        """All is there."""
+        """All is there.  What a process wrote at its end stands for what it wrote until then."""
         rows: list[tuple[Any, ...]] = []
-        for name, fact in self._facts:
+        if self._whole:
+            self._facts.clear()
+            self._plural.clear()
+        for name, fact in (*self._facts, *self._final):
             try:
                 self._enter(name, fact, rows)
             except (ValueError, TypeError, KeyError, IndexError):
                 self.damaged += 1
         self._facts.clear()
+        self._final.clear()
         self._into.add_witnesses(rows)
 
     def _enter(self, name: str, fact: Any, rows: list[tuple[Any, ...]]) -> None:

@@ -2,8 +2,9 @@
 
 Orders are appended as they are learned, a record for each step that showed something new; the places, owners and
 classes that they refer to are in tables that grow along the file, each row written once (the tables are those of
-:mod:`ctxcheck.evidence`; ``at`` says where the rows of a record begin).  What is only known at the end
-follows then: how often, which classes had several instances, what is waited for in interrupting contexts.
+:mod:`ctxcheck.evidence`; ``at`` says where the rows of a record begin).  At the end all of it follows once more, as it
+then is: how often, under which locks that keep others out, and what is waited
+for in interrupting contexts.
 
 It is called from wherever the program happens to be, as the data file is: it never waits, whoever finds it busy leaves
 his orders to whoever is at it, and nothing it raises gets out.  A process that is killed loses what it had not yet
@@ -114,14 +115,14 @@ class Recorder:
         queue, tables = self._queue, self._tables
         edges: dict[Edge, list[list[Any]]] = {}
         batch = min(len(queue), _CHUNK)
-        for edge, witness in [queue[index] for index in range(batch)]:
+        noted = [queue[index] for index in range(batch)]
+        for edge, witness in noted:
             if tables.full():
                 self.lost += 1
                 continue
             edges.setdefault(edge, []).append(tables._witness(witness))
-        guards = {guard for _, w in list(queue)[:batch] for guard in w.guards}
         if edges:
-            self._put({"edges": self._rows(edges), "plural": self._plural(guards)})
+            self._put({"edges": self._rows(edges), "plural": self._plural(w for _, w in noted)})
         for _ in range(batch):  # only now: what raises in the middle loses nothing, and twice does no harm
             queue.popleft()
 
@@ -129,48 +130,28 @@ class Recorder:
         number = self._tables._class
         return [[number(a), number(b), 0, witnesses] for (a, b), witnesses in edges.items()]
 
-    def _plural(self, classes: Iterable[LockClass]) -> list[int]:
-        """Those of which several instances may have taken part, or that were handed over: they keep nobody out."""
+    def _plural(self, batch: Iterable[Witness]) -> list[int]:
+        """Guards of which several instances may take part, or that were handed over: they keep nobody out."""
         engine = self._engine
-        return self._tables._classes(
-            c for c in classes if not engine.is_single(c) or engine.handed_over(c)
-        )
+        found: set[LockClass] = set()
+        for witness in batch:
+            ledger = engine.origins.ledger(witness.origin)
+            found.update(c for c in witness.guards if not ledger.is_single(c) or engine.handed_over(c))
+        return self._tables._classes(found)
 
     def _write_rest(self) -> None:
-        engine, tables = self._engine, self._tables
-        if not engine.seen and not engine.graph.evidence:
+        """What all of it comes to, in place of what was written when it came: only now it is known which locks keep
+        others out, and which owners outlived their tests."""
+        union = self._engine.origins.everything()
+        tables = self._tables
+        if not union.seen and not union.edges:
             return
-        union = Union()
-        for edge, found in list(engine.graph.evidence.items()):
-            union.count(edge, found.count)
-        counts: list[list[Any]] = []
-        for (a, b), pool in union.edges.items():
-            counts.append([tables._class(a), tables._class(b), pool.count, []])
-        for start in range(0, len(counts), _CHUNK):
-            self._put({"edges": counts[start : start + _CHUNK]})
-        usage = engine.interrupts.usage
-        known = {*engine.seen, *(c for edge in union.edges for c in edge)}
-        self._put({
-            "seen": tables._classes(known),
-            "plural": self._plural(known),
-            "joins": tables._classes(filter(engine.nesting.joins, known)),
-            "handed_over": tables._classes(filter(engine.handed_over, known)),
-            "uses": [
-                [context, tables._class(c), [tables._use(use) for use in uses.known]]
-                for context, classes in usage.used.items()
-                for c, uses in classes.items()
-            ],
-            "holds": [
-                [tables._class(c), sorted(masked), [tables._use(use) for use in uses.known]]
-                for c, ways in usage.held.items()
-                for masked, uses in ways.items()
-            ],
-            "senders": [
-                [tables._class(target), [tables.portable(place[0]), *place[1:]], tables._classes(needs), woke]
-                for target, place, needs, woke in engine.waits.senders()
-            ],
-            "lost": self.lost,
-        })  # fmt: skip
+        document = tables.document_of(union)
+        edges = document.pop("edges")
+        for start in range(0, len(edges), _CHUNK):
+            self._put({"edges": edges[start : start + _CHUNK], "final": True})
+        seen = tables._classes(union.seen)
+        self._put({"seen": seen, **document, "lost": self.lost, "final": True, "whole": True})
 
     def _put(self, body: dict[str, Any]) -> None:
         """Write a record.
@@ -215,6 +196,14 @@ class _Tables(evidence._Writer):
         if filename.startswith(PACKAGE_DIR):
             return OWN + filename[len(PACKAGE_DIR) :].replace(os.sep, "/")
         return evidence._to_portable(filename)
+
+    def document_of(self, union: Union) -> dict[str, Any]:
+        """The rows of a union that aren't in tables."""
+        self._union = union
+        body = self.document()
+        for row in body["senders"]:
+            row[1][0] = self.portable(row[1][0])
+        return {name: rows for name, rows in body.items() if name not in (*self._tables, "schema_version")}
 
     def fresh(self) -> dict[str, Any]:
         """The rows that are not written yet, and at which number they begin."""

@@ -197,7 +197,13 @@ class Session:
 
     def _settle(self) -> None:
         """Write and tell what only the verdict over all orders has shown, or has made of what was told before."""
-        self._keep(self.violations)
+        violations = self.violations
+        self._keep(violations)
+        told = {violation.fingerprint for violation in violations}
+        told.update(f for origin, book in self._books.items() if origin for f in book.found)
+        for fingerprint in [f for f in self._book("").found if f not in told]:
+            # said when its edge came; a better cycle covers it now
+            self._write({"type": "withdrawn", "fingerprint": fingerprint})
 
     def _keep(self, violations: Iterable[Violation], origin: str = "") -> None:
         book = self._book(origin)
