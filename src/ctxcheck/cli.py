@@ -92,6 +92,7 @@ def _parsers(*, every: bool = True) -> tuple[argparse.ArgumentParser, argparse.A
             run.add_argument(f"--{name}", metavar=_metavar(key.kind, key.allowed), help=f"{key.help}{_default(key)}")
     run.add_argument("--exit-zero", action="store_true", help="report, but don't let violations change the status")
     run.add_argument("--error-exitcode", type=int, default=1, metavar="N", help="the status for violations (default 1)")
+    run.add_argument("--processes", action="store_true", help="check the Python processes that it starts, too")
     run.add_argument("-q", "--quiet", action="store_true", help="print findings one a line")
     explain = commands.add_parser("explain", help="what a rule means, why it hurts, how to fix it")
     explain.add_argument("rule", nargs="?", help="a code (CTX001) or a slug (lock-order-inversion); none: list them")
@@ -194,6 +195,7 @@ class Run:
         self.reported: bool = False
         self.refused: str = ""
         self._pid = os.getpid()
+        self.config_path: str | None = os.path.abspath(resolved.path) if resolved.path is not None else None
         naming.factories.update(self.config.factories)
         naming.set_scope(self.config.include, self.config.exclude)
         self.data: DataFile = DataFile(
@@ -217,6 +219,7 @@ class Run:
 
     def go(self) -> NoReturn:
         """Run, report, and leave."""
+        from ctxcheck import children
         from ctxcheck.dumps import dump_on
         from ctxcheck.greenlets import Watch
         from ctxcheck.probes import install
@@ -225,6 +228,7 @@ class Run:
         del json, text
         watch = Watch(self._refuse)
         outcome = Outcome(0)
+        children.share(self.data, self.config_path, ask=self.parsed.processes)
         install.install()
         self.session.start()
         watch.install()
@@ -283,7 +287,7 @@ class Run:
             # a forked child that fell off the end of the program: its findings are in its own file
             self.data.close()
             return program_status
-        everything = self.session.violations
+        everything = self._with_processes(self.session.violations)
         violations = everything[: self.config.max_reports]
         counts = self._counts()
         failing = any(self.session.fails(v) for v in everything)
@@ -304,6 +308,18 @@ class Run:
             _say(f"ctxcheck: warning: {self.data.error}")
         self._last_lines(everything, counts, program_status, status, len(everything) - len(violations))
         return status
+
+    def _with_processes(self, own: list[Violation]) -> list[Violation]:
+        """What the child processes that checked themselves found, too, and what all come to together."""
+        from ctxcheck import children
+
+        if not children.asked():
+            return own
+        found, number, problems = children.together(self.data, self.session, own, self.cwd)
+        for problem in problems:
+            _say(f"ctxcheck: warning: {problem}")
+        _say(f"ctxcheck: {number or 'no'} child process{'es' if number != 1 else ''} took part")
+        return found
 
     def _last_lines(
         self, violations: list[Violation], counts: Counts, program_status: int, status: int, hidden: int

@@ -29,7 +29,7 @@ from os import getppid as _getppid
 from os import mkdir as _mkdir
 from os import open as _open
 from os import unlink as _unlink
-from os import urandom as _urandom
+from os import urandom as _random
 from os import write as _write
 from typing import Any, Final, NamedTuple, cast
 
@@ -78,7 +78,8 @@ class _Open(NamedTuple):
 class DataFile:
     """This process's file in ``directory``; nothing is created before the first record.
 
-    ``argv`` and ``facts`` go into the header, with an ``id`` that no other process has.  ``path`` is the file's path
+    ``argv`` and ``facts`` go into the header, with an ``id`` that no other process has, and the ``run`` that children
+    have in common with it.  ``path`` is the file's path
     once there is one.  ``error`` is the first thing that went wrong, in one line, for the caller to say once: a record
     is lost then, but the program isn't disturbed.  A forked child begins a file of its own with its first record.
     """
@@ -88,10 +89,11 @@ class DataFile:
         self.error: str | None = None
         self._argv = [*argv]
         self._facts = {**(facts or {})}
+        self.run: str = str(self._facts.pop("run", "")) or _random(8).hex()
         try:
-            self._directory = os.path.abspath(directory)  # the program may change its working directory
+            self.directory = os.path.abspath(directory)  # the program may change its working directory
         except OSError:
-            self._directory = directory
+            self.directory = directory
         self._begin()
 
     def _begin(self) -> None:
@@ -101,7 +103,7 @@ class DataFile:
         self._files: dict[int, _Open] = {}
         self._turn = 0
         self._pid = _getpid()
-        self._id = _urandom(12).hex()
+        self._id = _random(12).hex()
 
     def write(self, record: Mapping[str, Any]) -> None:
         """Append one record as one line.
@@ -169,10 +171,10 @@ class DataFile:
 
     def _create(self) -> _Open:
         """Create a file that holds its header, and the directory if need be."""
-        make_folder(self._directory)
-        stem = f"{self._directory}/run.{_host()}.{self._pid}"
+        make_folder(self.directory)
+        stem = f"{self.directory}/run.{_host()}.{self._pid}"
         for number in range(1, _MAX_NAMES):
-            more = "" if number == 1 else f".{number}" if number <= _NUMBERED else f".{_urandom(6).hex()}"
+            more = "" if number == 1 else f".{number}" if number <= _NUMBERED else f".{_random(6).hex()}"
             path = f"{stem}{more}.jsonl"
             try:
                 descriptor = _open(path, _CREATE | _BINARY, 0o666)
@@ -202,13 +204,14 @@ class DataFile:
             "platform": sys.platform,
             "pid": self._pid,
             "parent_pid": _getppid(),
+            "run": self.run,
             "started": _strftime("%Y-%m-%dT%H:%M:%SZ", _gmtime(_now())),
         }
 
     def _remember(self, what: str, error: Exception) -> None:
         if self.error is None:
             reason = getattr(error, "strerror", None) or f"{type(error).__name__}: {error}"
-            self.error = " ".join(f"can't {what} data file {self.path or self._directory}: {reason}".split())
+            self.error = " ".join(f"can't {what} data file {self.path or self.directory}: {reason}".split())
 
 
 def make_folder(path: str) -> None:
@@ -332,6 +335,14 @@ def scan(
         elif record is not None and record["type"] == "header":
             record, problem = None, "a second header"
         yield number, record, problem
+
+
+def header_of(path: str) -> dict[str, Any] | None:
+    """The header of a data file; ``None`` if its first line isn't one.  Raises as :func:`read`."""
+    for number, line in _lines(path, MAX_LINE, [MAX_LINE]):
+        record = _parse(line)[0] if number == 1 and isinstance(line, bytes) else None
+        return None if record is None else _check_header(path, record)[0]
+    return None
 
 
 def _check_header(path: str, record: dict[str, Any]) -> tuple[dict[str, Any] | None, str]:

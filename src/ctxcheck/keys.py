@@ -144,4 +144,4 @@ KEYS: Final[dict[str, Key]] = {
 LATER: Final = ("sites", "may-sleep", "atomic", "requires-lock", "patch")
 
 #: Environment variables of ours that are no keys.
-OTHER_VARIABLES: Final = ("CTXCHECK", "CTXCHECK_CONFIG", "CTXCHECK_DEBUG", "CTXCHECK_PROCESS_START")
+OTHER_VARIABLES: Final = ("CTXCHECK", "CTXCHECK_CONFIG", "CTXCHECK_DEBUG", "CTXCHECK_PROCESS_START", "CTXCHECK_RUN")

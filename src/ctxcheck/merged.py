@@ -15,7 +15,7 @@ import os
 import stat
 import tokenize
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final, final, overload
 
 from ctxcheck import evidence
@@ -38,21 +38,28 @@ _READ: Final = sum(getattr(os, name, 0) for name in ("O_RDONLY", "O_NONBLOCK", "
 _SUFFIXES: Final = (".py", ".pyw")
 
 
-def verdict(store: Store, owners: Owners | None = None, *, root: str | None = None) -> list[Violation]:
+def verdict(
+    store: Store, owners: Owners | None = None, *, root: str | None = None, trusted: bool = False
+) -> list[Violation]:
     """The findings of all processes, and of all of them together, by rule and fingerprint.
 
-    ``owners`` as for a session; by default as the processes had it.  ``root`` is the folder of the project, by default
-    the working directory.  Time and memory are those of the orders that lie on a cycle, beside one pass over all.
+    Args:
+        store: what all of them saw.
+        owners: as for a session; by default as the processes had it.
+        root: the folder of the project; by default the working directory.
+        trusted: the data is this very run's, so that any source file that it names may be shown.
+
+    Time and memory are those of the orders that lie on a cycle, beside one pass over all.
     """
     found = {v.fingerprint: v for v in store.findings()}
-    settled = {v.fingerprint: v for v in _settled(store, owners or store.owners(), root or os.getcwd())}
+    settled = {v.fingerprint: v for v in _settled(store, owners or store.owners(), root or os.getcwd(), trusted)}
     whole, judged = store.whole, store.judged()
     for fingerprint, violation in settled.items():
         known = found.get(fingerprint)
         if known is None:
             note = "no single process had all of these orders: they were combined from several"
             found[fingerprint] = violation.replace(notes=(note, *violation.notes))
-        elif _weight(known) < _weight(violation) or (known.grade != "certain" and _weight(known) != _weight(violation)):
+        elif weight(known) < weight(violation) or (known.grade != "certain" and weight(known) != weight(violation)):
             found[fingerprint] = violation.replace(count=max(known.count, violation.count))
     for fingerprint in judged - set(settled) if whole else ():
         # another cycle covers its orders, now that there are more of them
@@ -61,17 +68,20 @@ def verdict(store: Store, owners: Owners | None = None, *, root: str | None = No
     return sorted(found.values(), key=lambda v: (v.rule, v.fingerprint))
 
 
-def _weight(violation: Violation) -> tuple[int, bool]:
+def weight(violation: Violation) -> tuple[int, bool]:
+    """Of two accounts of one finding, the one with the greater counts."""
     return GRADES.index(violation.grade), violation.allowed_by is None
 
 
-def _settled(store: Store, owners: Owners, root: str) -> Iterator[Violation]:
+def _settled(store: Store, owners: Owners, root: str, trusted: bool) -> Iterator[Violation]:
     document = _document(store)
     if document is None:
         return
-    project = Project(root)
-    for name in document.get("files", ()):
-        project.hide_library(name)
+    project: Callable[[str], str] = Trusted(root)
+    if not trusted:
+        project = hidden = Project(root)
+        for name in document.get("files", ()):
+            hidden.hide_library(name)
     for finding in evidence.load([document], file=project).findings(owners):
         violation = compose(finding, cwd=root)
         if violation.allowed_by is None:
@@ -148,6 +158,20 @@ class _Lines(Sequence[Sequence[int]]):
             return ()
         end = self._starts[index + 1] if index + 1 < len(self._starts) else len(self._targets)
         return self._targets[self._starts[index] : end]
+
+
+@final
+class Trusted:
+    """Says under which name a source file is to be looked for that this run itself has named."""
+
+    def __init__(self, root: str) -> None:
+        self._root: str = os.path.abspath(root)
+
+    def __call__(self, name: str) -> str:
+        """The name to read by."""
+        if name.startswith(OWN):
+            return PACKAGE_DIR + name[len(OWN) :]
+        return name if name.startswith("<") else os.path.join(self._root, name)
 
 
 @final

@@ -423,6 +423,10 @@ class Session:
             return notices.bare(finding, error)
         if isinstance(finding.facts, (OrderFacts, InterruptFacts)):
             self._judged.add(violation.fingerprint)
+        return self.accept(violation)
+
+    def accept(self, violation: Violation) -> Violation:
+        """A finding with the reason why it is accepted, if it is, or marked as one of the baseline."""
         if violation.allowed_by is None:
             reason = self._inline_allow(violation)
             if reason is None:
@@ -436,6 +440,10 @@ class Session:
             elif self._known_before is not None and self._known_before(violation):
                 violation = violation.replace(baselined=True)
         return violation
+
+    def wanted(self, violation: Violation) -> bool:
+        """Whether a finding's rule is selected."""
+        return self._wanted(violation)
 
     def _wanted(self, violation: Violation) -> bool:
         return selects(violation.rule, self._select, self._ignore)

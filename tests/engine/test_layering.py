@@ -48,12 +48,16 @@ ROOMS: dict[str, set[str]] = {
         "engine",
     },
     "baseline": {"reports", "engine.errors", "engine.violations"},
+    "children": {
+        "config", "datadir", "datafile", "engine", "locks", "merged", "probes", "reports", "runner", "selection",
+        "session", "store",
+    },
     "scripts": set(),
     "runner": {"scripts", "engine.errors", "engine.raw"},
     "greenlets": set(),
     "cli": {
-        "baseline", "commands", "config", "keys", "datafile", "dumps", "runner", "greenlets", "selection", "session",
-        "locks", "probes", "reports", "engine", "fastpath",
+        "baseline", "children", "commands", "config", "keys", "datafile", "dumps", "runner", "greenlets", "selection",
+        "session", "locks", "probes", "reports", "engine", "fastpath",
     },
     "__main__": {"cli"},
 }
