@@ -38,7 +38,9 @@ class Intake:
         self._final: list[tuple[str, Any]] = []
         self._whole: bool = False
         self._plural: set[str] = set()
-        self._memo: dict[tuple[str, int], Any] = {}
+        self._ways: dict[tuple[str | None, ...], str] = {}
+        self._memo: dict[str, dict[int, Any]] = {name: {} for name in (*TABLE_NAMES, "points")}
+        self._rows["points"] = self._rows["traces"]
         self.lost: int = 0
         self.damaged: int = 0
         self.seen: bool = False
@@ -53,6 +55,9 @@ class Intake:
         if version > SCHEMA_VERSION:
             raise ValueError(f"evidence of schema version {version}; this version reads up to {SCHEMA_VERSION}")
         self.seen = True
+        if self._combined and record.get("again") is True:
+            for known in (*self._rows.values(), *self._memo.values()):
+                known.clear()
         starts = record.get("at", {})
         if not isinstance(starts, dict):
             raise ValueError("at: expected an object")
@@ -107,7 +112,7 @@ class Intake:
             head = into.add_edge(source, target, _number(count))
             for witness in _list(witnesses):
                 owner, guards, origin, held_mode, taken_mode, held_at, taken_at, allowed = _list(witness)
-                way = dump([_mode(held_mode), _mode(taken_mode), _text_or_none(allowed)])
+                way = self._way(_mode(held_mode), _mode(taken_mode), _text_or_none(allowed))
                 rows.append(self._witness(head, way, owner, guards, origin, held_at, taken_at))
         elif name == "uses":
             context, c, uses = _list(fact)
@@ -125,8 +130,14 @@ class Intake:
     def _uses(self, head: int, uses: Any, rows: list[tuple[Any, ...]]) -> None:
         for use in _list(uses):
             owner, guards, origin, mode, at, first, second = _list(use)
-            way = dump([_mode(mode), _text_or_none(first), _text_or_none(second)])
+            way = self._way(_mode(mode), _text_or_none(first), _text_or_none(second))
             rows.append(self._witness(head, way, owner, guards, origin, None, at))
+
+    def _way(self, *parts: str | None) -> str:
+        way = self._ways.get(parts)
+        if way is None:
+            way = self._ways[parts] = dump(parts)
+        return way
 
     def _witness(
         self, head: int, way: str, owner: Any, guards: Any, origin: Any, held: Any, taken: Any
@@ -141,10 +152,10 @@ class Intake:
     # --- the tables -------------------------------------------------------------------
 
     def _once(self, table: str, index: Any, make: Callable[[Any], _T]) -> _T:
-        key = (table, _number(index))
-        found = self._memo.get(key)
+        memo = self._memo[table]
+        found = memo.get(index) if type(index) is int else None
         if found is None:
-            found = self._memo[key] = make(self._rows[table][index])
+            found = memo[index] = make(self._rows[table][_number(index)])
         return cast("_T", found)
 
     def _key(self, index: Any) -> str:
@@ -202,8 +213,10 @@ class Intake:
         return self._once("traces", index, lambda _: self._into.item(self._points(index)))
 
     def _points(self, index: Any) -> str:
-        rows = _list(self._rows["traces"][_number(index)])
-        return dump([self._once("places", place, self._place) for place in rows[:MAX_DEPTH]])
+        return self._once("points", index, self._points_of)
+
+    def _points_of(self, row: Any) -> str:
+        return dump([self._once("places", place, self._place) for place in _list(row)[:MAX_DEPTH]])
 
     def _place(self, row: Any) -> list[Any]:
         scope, lasti, line, end_line, column, end_column, enters = _list(row)

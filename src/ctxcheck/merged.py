@@ -134,8 +134,8 @@ class _Lines(Sequence[Sequence[int]]):
     """The successors of each class, in arrays; orders come sorted by their source."""
 
     def __init__(self) -> None:
-        self._starts = array("q", [0])
-        self._targets = array("q")
+        self._starts = array("i", [0])
+        self._targets = array("i")
         self._size = 0
 
     def add(self, source: int, target: int) -> None:

@@ -292,7 +292,8 @@ class Store:
             yield {"type": "violation", "violation": violation.to_dict(), "judged": violation.fingerprint in judged}
         self.evidence.prune()
         made = Assembler(self.evidence)
-        yield from _evidence(made, "seen", made.every_class())
+        for numbers in _chunks(self.evidence.every_class()):
+            yield from _evidence(made, "seen", [made.lock_class(number) for number in numbers])
         for edges in _chunks(self._all_edges()):
             yield from _evidence(made, "edges", list(made.edges(edges)))
         for name, rows in (("uses", made.spots("use")), ("holds", made.spots("hold")), ("senders", made.senders())):
@@ -462,7 +463,7 @@ def _run_of(header: Mapping[str, Any], path: str) -> str:
 
 def _evidence(made: Assembler, name: str, rows: Iterable[Any]) -> Iterator[dict[str, Any]]:
     for chunk in _chunks(rows):
-        yield {"type": "evidence", **made.rows(), name: chunk}
+        yield {"type": "evidence", **made.rows(forget=True), name: chunk}
 
 
 def _chunks(items: Iterable[Any], size: int = 1_000) -> Iterator[list[Any]]:

@@ -12,7 +12,7 @@ import hashlib
 import json
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, Final, cast, final
+from typing import Any, Final, TypeVar, cast, final
 
 from ctxcheck.engine.graph import ENOUGH_OWNERS
 from ctxcheck.evidence import _KINDS, SCHEMA_VERSION
@@ -20,6 +20,8 @@ from ctxcheck.evidence import _KINDS, SCHEMA_VERSION
 #: Flags of a class beside those of :mod:`ctxcheck.evidence`: no more is known than its key, or than a graph shows.
 NAMED_ONLY: Final = 4
 SHOWN_ONLY: Final = 8
+#: Classes, texts, and so on, whose numbers are kept in memory.
+REMEMBERED: Final = 50_000
 #: After so many new rows those that are too many of their kind are taken out.
 PRUNE_AFTER: Final = 500_000
 
@@ -56,6 +58,10 @@ where excluded.sort < witness.sort
 """
 
 
+_K = TypeVar("_K")
+_V = TypeVar("_V")
+
+
 @final
 class Witnesses:
     """The tables of a database that evidence is in."""
@@ -64,34 +70,47 @@ class Witnesses:
         self.db: sqlite3.Connection = db
         db.executescript(TABLES)
         self._new: int = 0
+        # what was asked for lately: processes of one program ask for the same
+        self._numbers: dict[str, int] = {}
+        self._bodies: dict[int, tuple[int, str]] = {}
+        self._items: dict[bytes, int] = {}
 
     def class_number(self, key: str) -> int:
         """The number that a class has here; what it is may be told later."""
-        blob = blob_of(key)
-        row = self.db.execute("select id from class where key = ?", (blob,)).fetchone()
-        if row is None:
-            return cast("int", self.db.execute("insert into class (key) values (?)", (blob,)).lastrowid)
-        return cast("int", row[0])
+        number = self._numbers.get(key)
+        if number is None:
+            blob = blob_of(key)
+            row = self.db.execute("select id from class where key = ?", (blob,)).fetchone()
+            if row is None:
+                row = (self.db.execute("insert into class (key) values (?)", (blob,)).lastrowid,)
+            number = _remember(self._numbers, key, cast("int", row[0]))
+        return number
 
     def add_class(
         self, key: str, name: str, kind: str, *, base: str = "", flags: int = 0, made: str = "[]", known: int = 0
     ) -> int:
         """Add a lock class; returns its number here.  Of two accounts the one that knows more wins, then the first."""
         number = self.class_number(key)
-        new = dump([name, kind, base, flags, json.loads(made)])
+        new = f"{dump([name, kind, base, flags])[:-1]},{made}]"
+        if self._bodies.get(number) == (known, new):
+            return number
         old = self.db.execute("select known, body from class where id = ?", (number,)).fetchone()
         if old[1] is None or (-known, new) < (-old[0], old[1]):
             self.db.execute("update class set known = ?, body = ? where id = ?", (known, new, number))
+            old = (known, new)
+        _remember(self._bodies, number, (cast("int", old[0]), cast("str", old[1])))
         return number
 
     def item(self, text: str) -> tuple[int, str]:
         """The number that a text has here, and its digest in any store."""
         digest = hashlib.blake2b(text.encode("ascii"), digest_size=16).digest()
-        row = self.db.execute("select id from item where digest = ?", (digest,)).fetchone()
-        if row is None:
-            added = self.db.execute("insert into item (digest, text) values (?, ?)", (digest, text))
-            return cast("int", added.lastrowid), digest.hex()
-        return cast("int", row[0]), digest.hex()
+        number = self._items.get(digest)
+        if number is None:
+            row = self.db.execute("select id from item where digest = ?", (digest,)).fetchone()
+            if row is None:
+                row = (self.db.execute("insert into item (digest, text) values (?, ?)", (digest, text)).lastrowid,)
+            number = _remember(self._items, digest, cast("int", row[0]))
+        return number, digest.hex()
 
     def add_edge(self, source: int, target: int, count: int) -> int:
         """Add an order between two classes; of two counts the larger is kept.  Returns its number here."""
@@ -128,6 +147,11 @@ class Witnesses:
             self.db.execute(_PRUNE)
             self._new = 0
 
+    def every_class(self) -> Iterator[int]:
+        """All classes of which more is known than the key, by key."""
+        for (number,) in self.db.execute("select id from class where body is not null order by key"):
+            yield number
+
     def flag(self, lock_class: int, what: str) -> None:
         """Note something of a class."""
         self.db.execute("insert or ignore into flag values (?, ?)", (lock_class, what))
@@ -153,15 +177,24 @@ class Assembler:
         self._known: dict[tuple[str, Any], int] = {}
         self._rows: dict[str, list[Any]] = {name: [] for name in TABLE_NAMES}
         self._done: dict[str, int] = dict.fromkeys(TABLE_NAMES, 0)
+        self._again: bool = False
 
-    def rows(self) -> dict[str, Any]:
-        """The rows since the last time, and at which number they begin."""
+    def rows(self, *, forget: bool = False) -> dict[str, Any]:
+        """The rows since the last time, and at which number they begin.
+
+        ``forget``: if there are many, what comes after this begins anew, which its ``again`` says to who reads it.
+        """
+        again = self._again
+        self._again = forget and len(self._known) >= REMEMBERED
         rows = {name: table for name, table in self._rows.items() if table}
         at = {name: self._done[name] for name in rows}
         for name, table in rows.items():
             self._done[name] += len(table)
             self._rows[name] = []
-        return {"schema_version": SCHEMA_VERSION, "at": at, **rows}
+        if self._again:
+            self._known.clear()
+            self._done = dict.fromkeys(TABLE_NAMES, 0)
+        return {"schema_version": SCHEMA_VERSION, "at": at, **rows, **({"again": True} if again else {})}
 
     def edges(self, numbers: Iterable[tuple[int, int, int, int]]) -> Iterator[list[Any]]:
         """The rows of edges: number, source, target, count."""
@@ -203,11 +236,6 @@ class Assembler:
         """The classes of which something is known."""
         query = "select f.class from flag f join class c on c.id = f.class where f.what = ? order by c.key"
         return [self.lock_class(number) for (number,) in self._of.db.execute(query, (what,)).fetchall()]
-
-    def every_class(self) -> list[int]:
-        """All classes of which more is known than the key."""
-        query = "select id from class where body is not null order by key"
-        return [self.lock_class(number) for (number,) in self._of.db.execute(query).fetchall()]
 
     def _witnesses(self, head: int) -> list[tuple[list[Any], int, int, int, int, int]]:
         query = (
@@ -284,6 +312,13 @@ class Assembler:
         return self._enter("places", tuple(point), row)
 
 
+def _remember(known: dict[_K, _V], key: _K, value: _V) -> _V:
+    if len(known) >= REMEMBERED:
+        known.clear()
+    known[key] = value
+    return value
+
+
 # --- texts --------------------------------------------------------------------------------
 
 
@@ -292,9 +327,8 @@ def is_awaited(kind: str) -> bool:
     return kind in _AWAITED
 
 
-def dump(value: object) -> str:
-    """JSON in one line of ASCII, the same for equal values."""
-    return json.dumps(value, ensure_ascii=True, allow_nan=False, separators=(",", ":"), sort_keys=True)
+#: JSON in one line of ASCII, the same for equal values.
+dump: Final = json.JSONEncoder(ensure_ascii=True, allow_nan=False, separators=(",", ":"), sort_keys=True).encode
 
 
 def blob_of(text: str) -> bytes:

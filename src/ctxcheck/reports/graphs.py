@@ -113,10 +113,10 @@ def cyclic_edges(edges: Sequence[Order]) -> list[Order]:
 
 
 def components(successors: Sequence[Sequence[int]]) -> Sequence[int]:
-    """The number of each node's strongly connected component.  Memory: 32 bytes a node."""
+    """The number of each node's strongly connected component.  Memory: 16 bytes a node."""
     size = len(successors)
-    index, low, component = array("q", [-1]) * size, array("q", [0]) * size, array("q", [-1]) * size
-    stack = array("q")
+    index, low, component = array("i", [-1]) * size, array("i", [0]) * size, array("i", [-1]) * size
+    stack = array("i")
     counter = found = 0
     for root in range(size):
         if index[root] >= 0:
