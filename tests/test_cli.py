@@ -219,6 +219,44 @@ def test_configuration_is_read_and_an_allow_accepts(ctxcheck: Run, tmp_path: Pat
     assert "an allow of CTX001 accepted nothing: 'fine'" in strict.stdout
 
 
+UNUSED = """
+import ctxcheck
+
+def main():
+    with ctxcheck.allow("CTX101", reason="a block"):
+        pass
+    print("ran")  # ctxcheck: allow[CTX301] a comment
+    print("ran")  # ctxcheck: allow[CTX3O1] a typing error
+
+main()
+"""
+
+
+def test_what_accepted_nothing_is_told_in_one_line(ctxcheck: Run, tmp_path: Path) -> None:
+    (tmp_path / "pyproject.toml").write_text('[[tool.ctxcheck.allow]]\nrule = "CTX001"\nreason = "an entry"\n')
+    result = ctxcheck("run", "--output", "text", "--output", "json:out.json", "program.py", code=UNUSED)
+    assert result.returncode == 0
+    lines = [line for line in result.stdout.splitlines() if "allow" in line or "warning" in line]
+    assert lines == [
+        "ctxcheck: warning: program.py:8: there is no rule 'CTX3O1'; did you mean 'CTX301'?",
+        "ctxcheck: note: 3 allows accepted nothing in this run, and can go if what they are for has run: "
+        "pyproject.toml (CTX001), program.py:5, program.py:7",
+    ]
+    document = json.loads((tmp_path / "out.json").read_text())
+    assert [(u["kind"], u["rules"], u["reason"], u["file"], u["line"]) for u in document["unused_allows"]] == [
+        ("configuration", ["CTX001"], "an entry", "pyproject.toml", 0),
+        ("block", ["CTX101"], "a block", "program.py", 5),
+        ("comment", ["CTX301"], "a comment", "program.py", 7),
+    ]
+    strict = ctxcheck("run", "--strict", "program.py", code=UNUSED)
+    assert strict.returncode == 1
+    assert "ctxcheck: strict: program.py:8: there is no rule 'CTX3O1'" in strict.stdout
+    assert "ctxcheck: strict: program.py:5: an allow of CTX101 accepted nothing: 'a block'" in strict.stdout
+    assert "can go if" not in strict.stdout
+    quiet = ctxcheck("run", "--ignore", "CTX1,CTX0,CTX3", "--output", "text", "program.py", code=UNUSED)
+    assert "can go if" not in quiet.stdout
+
+
 @pytest.mark.parametrize(
     ("args", "message"),
     [

@@ -359,6 +359,24 @@ def test_a_source_file_outside_of_the_project_is_never_read(tmp_path: Path, monk
             assert not any(texts), name
 
 
+def test_a_comment_accepts_what_only_all_processes_have(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = []
+    for name, (first, second) in (("forth", "AB"), ("back", "BA")):
+        comment = "  # ctxcheck: allow[CTX001] never together" if name == "back" else ""
+        code = f"def {name}(locks):\n    with locks[{first!r}]:\n        with locks[{second!r}]:{comment}\n            pass\n"
+        path = tmp_path / f"{name}.py"
+        path.write_text(code)
+        scope: dict[str, Any] = {}
+        exec(compile(code, str(path), "exec"), scope)
+        monkeypatch.chdir(tmp_path)
+        data = DataFile(str(tmp_path / "data"), [])
+        with Session(sink=data):
+            scope[name]({letter: ctxcheck.Lock(name=f"store {letter}") for letter in "AB"})
+        files.append(str(data.path))
+    (found,) = verdict(files)
+    assert (found.allowed_by, found.allowed_kind, found.allowed_at) == ("never together", "comment", "back.py:3")
+
+
 def test_the_problems_of_a_file_of_nothing_else_are_bounded(tmp_path: Path) -> None:
     path = tmp_path / "run.a.1.jsonl"
     path.write_text("x\n" * 10_000)

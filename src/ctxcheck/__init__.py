@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ctxcheck.dumps import dump as dump
+    from ctxcheck.engine.allows import UnusedAllow as UnusedAllow
     from ctxcheck.engine.errors import ConfigError as ConfigError
     from ctxcheck.engine.errors import CtxcheckError as CtxcheckError
     from ctxcheck.engine.errors import CtxcheckWarning as CtxcheckWarning
@@ -61,6 +62,7 @@ if TYPE_CHECKING:
 #: Where each public name lives; imported when it is first asked for, so that ``import ctxcheck`` costs next to nothing.
 _HOMES = {
     "ctxcheck.dumps": ("dump",),
+    "ctxcheck.engine.allows": ("UnusedAllow",),
     "ctxcheck.engine.errors": (
         "ConfigError", "CtxcheckError", "CtxcheckWarning", "DeadlockError", "ViolationError", "ViolationWarning",
     ),
@@ -82,11 +84,11 @@ _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [  # computed below from the same table would hide it from type checkers
     "Barrier", "BoundedSemaphore", "Condition", "ConfigError", "CtxcheckError", "CtxcheckWarning", "DeadlockError",
-    "Event", "Lock", "RLock", "Semaphore", "Session", "SpinLock", "Violation", "ViolationError", "ViolationWarning",
-    "allow", "assert_held", "assert_not_held", "atomic", "checking", "declare_leaf", "declare_order", "dump",
-    "held_locks", "install", "interrupt", "lock_factory", "masked", "might_enter", "might_lock", "might_sleep",
-    "nested", "nonblocking", "range_", "range_end", "range_start", "region", "requires_lock", "track", "uninstall",
-    "within_range",
+    "Event", "Lock", "RLock", "Semaphore", "Session", "SpinLock", "UnusedAllow", "Violation", "ViolationError",
+    "ViolationWarning", "allow", "assert_held", "assert_not_held", "atomic", "checking", "declare_leaf",
+    "declare_order", "dump", "held_locks", "install", "interrupt", "lock_factory", "masked", "might_enter",
+    "might_lock", "might_sleep", "nested", "nonblocking", "range_", "range_end", "range_start", "region",
+    "requires_lock", "track", "uninstall", "within_range",
 ]  # fmt: skip
 
 

@@ -12,14 +12,19 @@ import io
 import os
 import sys
 from collections.abc import Sequence
-from typing import Any, Final, NoReturn
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from ctxcheck.config import KEYS, Config, ConfigError, Resolved, declared, load
 from ctxcheck.engine.errors import CtxcheckError
 from ctxcheck.engine.violations import Counts, Violation
 from ctxcheck.runner import Outcome, Program, RunnerError, before_os_exit, leave
 
+if TYPE_CHECKING:
+    from ctxcheck.engine.allows import UnusedAllow
+
 USAGE, BROKEN = 2, 3
+#: Lines on comments that are wrong, and allows that are named as unused, at the end of a run.
+MAX_LINES: Final = 3
 
 _RUN_OPTIONS: Final = (
     "mode", "owners", "fail-on", "strict", "select", "ignore", "include", "exclude", "factories", "stack-depth",
@@ -209,7 +214,7 @@ class Run:
             fail_on=self.config.fail_on,
             select=self.config.select,
             ignore=self.config.ignore,
-            allow=[Allowance(a.rule, a.locks, a.reason, a.path) for a in self.config.allow],
+            allow=[Allowance(a.rule, a.locks, a.reason, a.path, _name(resolved.path)) for a in self.config.allow],
             stack_depth=self.config.stack_depth,
             declared=declared(self.config),
             sink=self.data,
@@ -291,16 +296,19 @@ class Run:
         violations = everything[: self.config.max_reports]
         counts = self._counts()
         failing = any(self.session.fails(v) for v in everything)
-        complaints = self._strict(counts) if self.config.strict else []
+        unused, refused = self.session.unused_allows, self.session.refused_allows
+        complaints = [*refused, *map(str, unused), *self._strict(counts)] if self.config.strict else []
         status = program_status
         if status == 0 and self.session.engine.broken:
             status = BROKEN
         elif status == 0 and (failing or complaints) and not self.parsed.exit_zero:
             status = self.parsed.error_exitcode
         for kind, path in self.outputs:
-            self._write(kind, path, violations, everything, counts)
+            self._write(kind, path, violations, everything, counts, unused)
         for line in complaints:
             _say(f"ctxcheck: strict: {line}")
+        if not self.config.strict:
+            self._say_of_allows(refused, unused)
         if self.data.path is not None or not counts.nothing():
             self.data.write({"type": "end", "counts": _plain(counts), "graph": self.session.graph()})
             self.data.close()
@@ -336,10 +344,24 @@ class Run:
             _say(f"ctxcheck: {unchecked}")
         _say(text.summary(violations, counts, program_status=program_status, exit_status=status))
 
+    def _say_of_allows(self, refused: list[str], unused: list[UnusedAllow]) -> None:
+        """A few lines on comments that are wrong, and on what accepted nothing."""
+        for line in refused[:MAX_LINES]:
+            _say(f"ctxcheck: warning: {line}")
+        if len(refused) > MAX_LINES:
+            _say(f"ctxcheck: warning: {len(refused) - MAX_LINES} more comments like these")
+        if unused and any(kind in ("text", "concise") for kind, _ in self.outputs):
+            where = [f"{u.file}:{u.line}" if u.line else f"{u.file} ({u.rules[0]})".strip() for u in unused]
+            more = f" and {len(where) - MAX_LINES} more" if len(where) > MAX_LINES else ""
+            many = f"{len(where)} allows" if len(where) > 1 else "1 allow"
+            _say(
+                f"ctxcheck: note: {many} accepted nothing in this run, and can go if what they are for has run: "
+                + ", ".join(where[:MAX_LINES])
+                + more
+            )
+
     def _strict(self, counts: Counts) -> list[str]:
-        lines = [
-            f"an allow of {a.rule} accepted nothing: {a.reason!r}" for a in self.session.allowances if not a.used
-        ]
+        lines: list[str] = []
         engine = self.session.engine
         if engine.declared is not None:
             lines += engine.declared.missing(engine.seen)
@@ -363,7 +385,8 @@ class Run:
         return replace(self.session.counts(), unchecked=unchecked_locks())
 
     def _write(
-        self, kind: str, path: str | None, shown: list[Violation], everything: list[Violation], counts: Counts
+        self, kind: str, path: str | None, shown: list[Violation], everything: list[Violation], counts: Counts,
+        unused: list[UnusedAllow],
     ) -> None:
         if kind == "none":
             return
@@ -371,7 +394,8 @@ class Run:
             from ctxcheck.reports import json
 
             run = {"argv": self.command[1:], "python": sys.version.split()[0], "platform": sys.platform}
-            content = json.dumps(json.document(everything, counts, run=run, graph=self.session.graph()))
+            graph = self.session.graph()
+            content = json.dumps(json.document(everything, counts, run=run, graph=graph, unused_allows=unused))
         else:
             color = self._color() if path is None else self.config.color == "always"
             content = self._render(
@@ -405,6 +429,10 @@ class Run:
             return os.isatty(2)
         except OSError:
             return False
+
+
+def _name(path: str | None) -> str:
+    return os.path.basename(path) if path else ""
 
 
 def _plain(counts: Counts) -> dict[str, Any]:

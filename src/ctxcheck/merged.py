@@ -19,12 +19,13 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final, final, overload
 
 from ctxcheck import evidence
-from ctxcheck.engine.grading import Owners
+from ctxcheck.acceptance import Acceptance
+from ctxcheck.engine.grading import Owners, edges_of
 from ctxcheck.engine.rules import GRADES
 from ctxcheck.engine.sites import PACKAGE_DIR
 from ctxcheck.engine.violations import Violation
 from ctxcheck.recorder import OWN
-from ctxcheck.reports.compose import compose, inline_allow
+from ctxcheck.reports.compose import compose
 from ctxcheck.reports.graphs import components
 from ctxcheck.store import Store
 from ctxcheck.witnesses import Assembler
@@ -82,11 +83,13 @@ def _settled(store: Store, owners: Owners, root: str, trusted: bool) -> Iterator
         project = hidden = Project(root)
         for name in document.get("files", ()):
             hidden.hide_library(name)
-    for finding in evidence.load([document], file=project).findings(owners):
-        violation = compose(finding, cwd=root)
-        if violation.allowed_by is None:
-            violation = violation.replace(allowed_by=inline_allow(violation))
-        yield violation
+    union = evidence.load([document], file=project)
+    comments = Acceptance((), bool)
+    for finding in union.findings(owners):
+        cycle = getattr(finding.facts, "cycle", None)
+        edges = edges_of(cycle.classes) if cycle is not None else []
+        seen = {edge: union.edges[edge].evidence() for edge in edges if edge in union.edges}
+        yield comments.by_comment(compose(finding, cwd=root), cycle, seen)
 
 
 def _document(store: Store) -> dict[str, Any] | None:
@@ -201,7 +204,8 @@ class Project:
 
     def _hide(self, name: str) -> str:
         # an entry without a time is never looked at again: whoever asks for a line gets none
-        linecache.cache[name] = (0, None, [], name)
+        for key in (name, os.path.abspath(name)) if "\0" not in name else (name,):
+            linecache.cache[key] = (0, None, [], key)
         return name
 
     def _read(self, path: str) -> list[str] | None:

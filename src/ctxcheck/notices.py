@@ -54,7 +54,7 @@ def bare(finding: Finding, error: Exception) -> Violation:
         tuple(c.name for c in finding.classes),
         (Site("now", place.filename, place.line, place.function),),
         fingerprint=f"{finding.rule}-{'-'.join(finding.identity)}",
-        allowed_by=finding.allowed,
+        allowed_by=None if finding.allowed is None else str.__str__(finding.allowed),
         notes=(f"the full report could not be composed ({type(error).__name__}); please report this as a bug",),
     )
 

@@ -11,11 +11,14 @@ from ctxcheck.engine.violations import Violation
 
 class Allowance:
     """An accepted finding, from the configuration: a rule, the locks that must take part, a glob for the file of
-    the first site, a reason."""
+    the first site, a reason; ``where`` is the file that it stands in."""
 
-    __slots__ = ("locks", "path", "reason", "rule", "used")
+    __slots__ = ("locks", "path", "reason", "rule", "used", "where")
 
-    def __init__(self, rule: str, locks: Iterable[str], reason: str, path: str | None = None) -> None:
+    def __init__(
+        self, rule: str, locks: Iterable[str], reason: str, path: str | None = None, where: str = ""
+    ) -> None:
+        self.where: str = where
         self.rule: str = rule
         self.path: str | None = path
         self.locks: frozenset[str] = frozenset(locks)

@@ -10,7 +10,7 @@ import os
 import sys
 from collections.abc import Callable, Iterable
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, TypeVar
 
 from ctxcheck import fastpath, notices, steps, tasks
 from ctxcheck.engine import slowpath
@@ -20,7 +20,7 @@ from ctxcheck.engine.errors import ViolationError
 from ctxcheck.engine.findings import Finding, InterruptFacts, OrderFacts
 from ctxcheck.engine.grading import Owners
 from ctxcheck.engine.origins import Phase, outliving
-from ctxcheck.engine.owner import Owner
+from ctxcheck.engine.owner import VOID, Owner
 from ctxcheck.engine.raw import get_ident
 from ctxcheck.engine.rules import GRADES, Grade, selects
 from ctxcheck.engine.validator import Validator
@@ -30,7 +30,10 @@ from ctxcheck.selection import Allowance, codes_of, one_of
 if TYPE_CHECKING:
     from typing import Self
 
+    from ctxcheck.engine.allows import UnusedAllow
     from ctxcheck.recorder import Recorder
+
+_T = TypeVar("_T")
 
 Mode = Literal["record", "warn", "raise"]
 MODES: Final = ("record", "warn", "raise")
@@ -106,7 +109,6 @@ class Session:
             raise ValueError(f"deadlock_after={deadlock_after!r} is not a number of seconds above 0")
         self.mode: Mode | Callable[[Violation], object] = mode
         self.fail_on: Grade = fail_on
-        self.allowances: list[Allowance] = list(allow)
         self._select = tuple(codes_of("select", select))
         self._ignore = tuple(codes_of("ignore", ignore))
         self._stack_depth: int = stack_depth
@@ -119,9 +121,11 @@ class Session:
         self._books: dict[str, _Book] = {"": _Book()}
         self._printed: set[str] = set()
         # imported now, not when something is found: that may be in a finalizer, or while the interpreter shuts down
-        from ctxcheck.reports.compose import compose, fingerprint, inline_allow
+        from ctxcheck.acceptance import Acceptance
+        from ctxcheck.reports.compose import compose, fingerprint
 
-        self._compose_finding, self._fingerprint, self._inline_allow = compose, fingerprint, inline_allow
+        self._compose_finding, self._fingerprint = compose, fingerprint
+        self._acceptance: Acceptance = Acceptance(allow, lambda code: selects(code, self._select, self._ignore))
         self._where: Any = None
         self._verdict: list[Finding] | None = None
         self._acquisitions: int = 0
@@ -307,6 +311,35 @@ class Session:
             return False
         return GRADES.index(violation.grade) >= GRADES.index(self.fail_on)
 
+    @property
+    def unused_allows(self) -> list[UnusedAllow]:
+        """The ``allow``s that have accepted nothing so far: entries of the configuration, blocks and decorators that
+        ran, comments in the project's own files (below the working directory, of modules that were imported).
+
+        Only of rules that are selected.  A run of a part of the program says nothing about the rest: what its allows
+        are for may not have run.  Reads those files, at most 2,000.
+        """
+        return self._unwatched(lambda: self._acceptance.unused(self.engine))
+
+    @property
+    def refused_allows(self) -> list[str]:
+        """What is wrong with the ``allow`` comments in the project's own files that accept nothing for it, a line each:
+        no reason, no rule or one that doesn't exist."""
+        return self._unwatched(self._acceptance.refused)
+
+    def _unwatched(self, ask: Callable[[], list[_T]]) -> list[_T]:
+        """Ask for something that reads files, which is none of the program's doing."""
+        self.violations  # noqa: B018  # what is accepted shows when it is composed
+        state = fastpath.known()
+        if state is None:
+            return ask()
+        saved = state.cur
+        state.cur = VOID
+        try:
+            return ask()
+        finally:
+            state.cur = saved
+
     def held_locks(self) -> list[str]:
         """The display names of the locks that the calling owner holds, in the order of their acquisition."""
         state = tasks.owner_state() if steps.running_task() is not None else fastpath.known()
@@ -355,6 +388,7 @@ class Session:
     # --- from finding to violation --------------------------------------------------
 
     def _record(self, finding: Finding) -> Violation:
+        self.engine.allows.used(finding.allowed)
         book = self._book(finding.origin)
         violation = self._known(finding, book)
         if violation is None:
@@ -363,6 +397,8 @@ class Session:
                 return violation
             known = book.found.get(violation.fingerprint)
             if known is not None:  # seen before, but less sure, or accepted there
+                if known.allowed_by is None and violation.allowed_by is not None:
+                    violation = known  # accepted here is not accepted there
                 violation = violation.replace(count=max(violation.count, known.count + 1))
             book.found[violation.fingerprint] = violation
             if known is None or (known.grade, known.allowed_by) != (violation.grade, violation.allowed_by):
@@ -386,11 +422,12 @@ class Session:
 
     def _known(self, finding: Finding, book: _Book) -> Violation | None:
         """The violation that says all this finding has to say, counted once more: to compose one takes a while."""
-        known = book.found.get(self._fingerprint(finding))
+        fingerprint = self._fingerprint(finding)
+        known = book.found.get(fingerprint)
         if known is None or GRADES.index(known.grade) < GRADES.index(finding.grade):
             return None
-        if known.allowed_by is not None and finding.allowed is None:
-            return None  # accepted there is not accepted here
+        if not self._acceptance.again(fingerprint, finding, known):
+            return None
         count = known.count + (not isinstance(finding.facts, (OrderFacts, InterruptFacts)))
         # the count may lose a little where threads race; the finding itself can't
         known = book.found[known.fingerprint] = known.replace(count=count)
@@ -423,22 +460,20 @@ class Session:
             return notices.bare(finding, error)
         if isinstance(finding.facts, (OrderFacts, InterruptFacts)):
             self._judged.add(violation.fingerprint)
-        return self.accept(violation)
+        try:
+            violation = self._acceptance.apply(violation, finding, self.engine)
+        except Exception:  # a damaged source cache, say: then it isn't accepted, and told
+            pass
+        return self._mark(violation)
 
     def accept(self, violation: Violation) -> Violation:
-        """A finding with the reason why it is accepted, if it is, or marked as one of the baseline."""
-        if violation.allowed_by is None:
-            reason = self._inline_allow(violation)
-            if reason is None:
-                for allowance in self.allowances:
-                    if allowance.covers(violation):
-                        allowance.used += 1
-                        reason = allowance.reason
-                        break
-            if reason is not None:
-                violation = violation.replace(allowed_by=reason)
-            elif self._known_before is not None and self._known_before(violation):
-                violation = violation.replace(baselined=True)
+        """A finding of several processes together, with what accepts it, or marked as one of the baseline."""
+        return self._mark(self._acceptance.by_configuration(violation))
+
+    def _mark(self, violation: Violation) -> Violation:
+        known = self._known_before
+        if violation.allowed_by is None and known is not None and known(violation):
+            return violation.replace(baselined=True)
         return violation
 
     def wanted(self, violation: Violation) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import inspect
 import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -316,6 +317,11 @@ async def _tried_in_vain(m: Any) -> None:
     thread.join()
 
 
+def sources(name: str) -> str:
+    """What a program reads like."""
+    return inspect.getsource(TOLD[name][0])
+
+
 def locks() -> dict[str, Callable[[], Any]]:
     return {"lock": lambda: ctxcheck.Lock(name="M"), "rlock": lambda: ctxcheck.RLock(name="R")}
 
@@ -343,7 +349,8 @@ def test_who_is_suspended_with_it_is_told_where(name: str, lock: str) -> None:
         asyncio.run(main())
     assert found(session) == [("CTX104", "possible")]
     (violation,) = session.violations
-    assert violation.message.startswith("suspended with a thread lock held: task 'worker' awaits while it holds `")
+    assert violation.message.startswith("suspended with a thread lock held: task 'worker' awaits while ")
+    assert ("the generator _under_the_lock() holds `" in violation.message) == ("_under_the_lock(" in sources(name))
     assert violation.sites[0].text.strip() == TOLD[name][1]
     assert violation.sites[1].text.strip() == "with m:"
     clean(session)

@@ -32,7 +32,8 @@ ROOMS: dict[str, set[str]] = {
     # what sessions learned, between processes
     "evidence": {"engine"},
     "recorder": {"engine", "evidence"},
-    "session": {"recorder", "engine", "fastpath", "notices", "reports", "selection", "steps", "tasks"},
+    "acceptance": {"engine", "reports", "selection"},
+    "session": {"acceptance", "recorder", "engine", "fastpath", "notices", "reports", "selection", "steps", "tasks"},
     # names of rules, grades, errors: what a user types or reads
     "keys": {"engine.rules"},
     "dumps": {"engine", "fastpath", "notices", "reports", "session"},
@@ -42,10 +43,10 @@ ROOMS: dict[str, set[str]] = {
     "witnesses": {"engine", "evidence"},
     "intake": {"engine", "evidence", "witnesses"},
     "store": {"datafile", "intake", "reports", "witnesses", "engine"},
-    "merged": {"engine", "evidence", "recorder", "reports", "store", "witnesses"},
+    "merged": {"acceptance", "engine", "evidence", "recorder", "reports", "store", "witnesses"},
     "commands": {
-        "baseline", "config", "datadir", "datafile", "keys", "merged", "probes", "reports", "selection", "store",
-        "engine",
+        "acceptance", "baseline", "config", "datadir", "datafile", "keys", "merged", "probes", "reports", "selection",
+        "store", "engine",
     },
     "baseline": {"reports", "engine.errors", "engine.violations"},
     "children": {

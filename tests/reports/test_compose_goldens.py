@@ -108,6 +108,26 @@ async def by_hand():
     await asyncio.sleep(0)
     r.release()
 """
+GENERATOR = (
+    RATES
+    + """
+def rates():
+    with l:
+        for rate in (1.1, 1.2):
+            yield rate
+
+async def convert():
+    for rate in rates():
+        await asyncio.sleep(0)
+
+def first():
+    generator = rates()
+    next(generator)
+    return generator
+
+kept = []
+"""
+)
 
 #: The rule, what all programs of a kind begin with, and the program.
 CASES: dict[str, tuple[str, str, str]] = {
@@ -443,6 +463,18 @@ CASES: dict[str, tuple[str, str, str]] = {
     ),
     "ctx104": ("CTX104", RATES, "go(refresh())\n"),
     "ctx104_rlock": ("CTX104", RATES, "go(by_hand())\n"),
+    "ctx104_generator": ("CTX104", GENERATOR, "go(convert())\n"),
+    "ctx104_left": ("CTX104", GENERATOR, "in_thread(lambda: kept.append(first()), name='converter')\n"),
+    "ctx104_closed": (
+        "CTX104",
+        GENERATOR,
+        """
+        def convert_some():
+            kept.append(first())
+            in_thread(lambda: kept.pop().close(), name="cleaner")
+        in_thread(convert_some, name="converter")
+        """,
+    ),
     "ctx105": (
         "CTX105",
         CONTEXTS + RATES,

@@ -29,7 +29,7 @@ def _document(*found: Violation) -> dict[str, Any]:
 
 def test_shape() -> None:
     document = _document(findings.INVERSION)
-    assert list(document) == ["schema_version", "tool", "run", "violations", "graph"]
+    assert list(document) == ["schema_version", "tool", "run", "violations", "graph", "unused_allows"]
     assert document["schema_version"] == 1
     assert document["tool"]["name"] == "ctxcheck"
     assert document["tool"]["version"]

@@ -8,6 +8,7 @@ import sys
 from typing import Any
 
 from ctxcheck import baseline, datadir, merged
+from ctxcheck.acceptance import Acceptance
 from ctxcheck.commands.parsing import common, option, put, resolve, say
 from ctxcheck.commands.reading import NoDataError, read
 from ctxcheck.config import Config
@@ -96,17 +97,13 @@ def _combine(parsed: argparse.Namespace, store: Store, data_dir: str) -> None:
 
 
 def _violations(store: Store, config: Config) -> list[Violation]:
-    allowances = [Allowance(a.rule, a.locks, a.reason, a.path) for a in config.allow]
-    found: list[Violation] = []
-    for violation in merged.verdict(store, config.owners):
-        if not selects(violation.rule, config.select, config.ignore):
-            continue
-        if violation.allowed_by is None:
-            reason = next((a.reason for a in allowances if a.covers(violation)), None)
-            found.append(violation if reason is None else violation.replace(allowed_by=reason))
-        else:
-            found.append(violation)
-    return sorted(found, key=lambda v: (v.rule, v.fingerprint))
+    allowances = (Allowance(a.rule, a.locks, a.reason, a.path) for a in config.allow)
+    acceptance = Acceptance(allowances, bool)
+    return [
+        acceptance.by_configuration(violation)
+        for violation in merged.verdict(store, config.owners)
+        if selects(violation.rule, config.select, config.ignore)
+    ]
 
 
 def _write_baseline(path: str, violations: list[Violation], config: Config) -> int:

@@ -255,11 +255,22 @@ class DestroyedFacts:
 @final
 @dataclass(frozen=True, slots=True)
 class SuspendFacts:
-    """CTX104: ``held`` is the thread lock's hold, ``thread`` the one that keeps it while the task waits."""
+    """CTX104: ``held`` is the thread lock's hold, ``thread`` the one that keeps it while the task waits.
+
+    ``generator`` is the name of the generator that took it, if one did, and ``yields`` where that is suspended; or
+    ``greenlet`` is where the greenlet has switched away that took it.  ``way``: the task "awaits"; ``holder`` ended at
+    ``at_end`` and "left" the generator as it was; somebody else "closed" it.
+    """
 
     lock_class: LockClass
     held: Entry
     thread: Owner
+    generator: str = ""
+    yields: Trace = EMPTY
+    greenlet: Trace = EMPTY
+    way: Literal["awaits", "left", "closed"] = "awaits"
+    holder: Owner | None = None
+    at_end: str = ""
 
 
 @final

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast, final
 
+from ctxcheck.engine.allows import Grant
 from ctxcheck.engine.classes import TRY, ContextStep, LockClass
 from ctxcheck.engine.findings import Finding, InterruptFacts
 from ctxcheck.engine.nesting import guards_of
@@ -64,8 +65,8 @@ def surroundings(node: Node) -> Surroundings:
                     return Surroundings(step.label, masked, (first, second))
             elif step.kind == "allow":
                 rules = cast("frozenset[str]", step.detail)
-                first = step.label if first is None and "CTX004" in rules else first
-                second = step.label if second is None and "CTX005" in rules else second
+                first = Grant.by(step) if first is None and "CTX004" in rules else first
+                second = Grant.by(step) if second is None and "CTX005" in rules else second
         node = node.parent
     return Surroundings(None, masked, (first, second)) if masked or first or second else _NOWHERE
 

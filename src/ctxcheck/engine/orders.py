@@ -111,7 +111,10 @@ class Orders:
         if not entries:
             return False
         ledger = self._engine.of(state)
-        if not all(_saturated(ledger, source, target, guards, m, mode) for source, m, _ in entries):
+        if not all(_saturated(ledger, source, target, guards, m, mode) for source, m, _ in entries) or (
+            # where it is accepted it is counted apart
+            self._engine.allowed(node, "CTX001") or self._engine.allowed(node, "CTX006")
+        ):
             state.learned = True
             # what leads from or to a wait is another rule's business
             waits = tuple(e for e in entries if target.kind.awaited or e[0].kind.awaited)

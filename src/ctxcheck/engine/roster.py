@@ -12,8 +12,9 @@ import weakref
 from typing import TYPE_CHECKING, Any, Final, final
 
 from ctxcheck.engine import ranges
-from ctxcheck.engine.classes import REGION
+from ctxcheck.engine.classes import REGION, LockClass
 from ctxcheck.engine.findings import Finding, ReleaseFacts
+from ctxcheck.engine.generators import holding_generator
 from ctxcheck.engine.owner import Node, Owner, OwnerState
 from ctxcheck.engine.raw import get_ident
 from ctxcheck.engine.taskstate import TaskState, TriePool
@@ -122,8 +123,20 @@ class Roster:
             return
         if lock_class.kind is REGION:
             return
+        if isinstance(state, TaskState) and node.stands_for in state.over and holding_generator(node.trace) is not None:
+            return  # told when the task was suspended with it
+        finding = self._engine.generators.left(state, node, how) or self._left_held_by(state, node, lock_class, how)
+        if lock_class.kind.owned:
+            self._engine.emit(state, finding)
+        else:
+            # a plain Lock may still be released by another thread, which makes it a hand-off
+            if state.origin:
+                finding = dataclasses.replace(finding, origin=self._engine.of(state).origin)
+            self._left_held[node.stands_for] = finding
+
+    def _left_held_by(self, state: OwnerState, node: Node, lock_class: LockClass, how: str) -> Finding:
         entry = self._engine.entry(node)
-        finding = Finding(
+        return Finding(
             "CTX303",
             "certain" if lock_class.kind.owned else "possible",
             state.owner,
@@ -133,19 +146,16 @@ class Roster:
             (lock_class,),
             self._engine.allowed(node.stands_for, "CTX303"),  # as it was acquired: what was around that has been left
         )
-        if lock_class.kind.owned:
-            self._engine.emit(state, finding)
-        else:
-            # a plain Lock may still be released by another thread, which makes it a hand-off
-            if state.origin:
-                finding = dataclasses.replace(finding, origin=self._engine.of(state).origin)
-            self._left_held[node.stands_for] = finding
 
     def redeem(self, node: Node) -> None:
         """What an owner left held when it ended has been released after all."""
         left = self._left_held.pop(node, None)
         if left is not None:
             self._engine.on_withdrawal(left)
+
+    def told(self, node: Node) -> None:
+        """What an owner left held when it ended has been told of, as something worse."""
+        self._left_held.pop(node, None)
 
     def forget_chains(self) -> None:
         """Each owner's chains are looked at anew, as what they were validated against has changed."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
 from gc import get_referents
 from types import CodeType, FrameType
 from typing import Any, Final, NamedTuple
@@ -157,24 +158,53 @@ def chain_of(body: Any) -> Trace:
     """
     codes: list[CodeType] = []
     lastis: list[int] = []
-    while body is not None and len(codes) < MAX_DEPTH:
-        frame: Any = _first(body, *_FRAMES)
-        if frame is None:
-            # one step of an async generator, say, which doesn't tell what it steps
-            body = next((o for o in get_referents(body) if _first(o, *_FRAMES)), None) if _is_step(body) else None
-            continue
-        if is_own(frame.f_code):
-            waits_for = local(frame, "_ctx_it")
-        else:
+    for frame in frames_of(body):
+        if not is_own(frame.f_code):
             codes.append(frame.f_code)
             lastis.append(frame.f_lasti)
-            waits_for = None
-        body = waits_for or _first(body, "cr_await", "ag_await", "gi_yieldfrom")
+            greenlet = greenlet_in(frame)
+            codes.extend(reversed(greenlet.codes))
+            lastis.extend(reversed(greenlet.lastis))
+        if len(codes) >= MAX_DEPTH:
+            break
     # the place that says something is the last one outside the standard library
     while len(codes) > 1 and _is_library(codes[-1].co_filename):
         codes.pop()
         lastis.pop()
     return Trace(tuple(reversed(codes)), tuple(reversed(lastis)))
+
+
+def frames_of(body: Any) -> Iterator[Any]:
+    """The frames of a suspended coroutine or generator and of what each waits for, outermost first."""
+    for _ in range(4 * MAX_DEPTH):
+        if body is None:
+            return
+        frame: Any = _first(body, *_FRAMES)
+        if frame is None:
+            # one step of an async generator, say, which doesn't tell what it steps
+            body = next((o for o in get_referents(body) if _first(o, *_FRAMES)), None) if _is_step(body) else None
+            continue
+        yield frame
+        waits_for = local(frame, "_ctx_it") if is_own(frame.f_code) else None
+        body = waits_for or _first(body, "cr_await", "ag_await", "gi_yieldfrom")
+
+
+def greenlet_in(frame: FrameType) -> Trace:
+    """Where a greenlet stands that a suspended coroutine runs, and awaits in the place of: a bridge from code that
+    can't await (SQLAlchemy's ``greenlet_spawn``) keeps it in a variable.  Without the bridge's own calls."""
+    module = sys.modules.get("greenlet")
+    kind: Any = getattr(module, "greenlet", None)
+    if not isinstance(kind, type):
+        return EMPTY
+    for name in frame.f_code.co_varnames:
+        value = local(frame, name)
+        if not issubclass(type(value), kind) or (inner := value.gr_frame) is None:
+            continue
+        bridge = inner.f_code.co_filename
+        while inner is not None and inner.f_code.co_filename == bridge and inner.f_back is not None:
+            inner = inner.f_back
+        return capture_frame(inner)
+    return EMPTY
 
 
 def _is_library(filename: str) -> bool:

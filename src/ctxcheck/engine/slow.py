@@ -74,8 +74,8 @@ class Slow:
     def __init__(self, engine: Validator, ledger: Ledger) -> None:
         self._engine: Validator = engine
         self._ledger: Ledger = ledger
-        self._taken: dict[LockClass, dict[tuple[int, int, int], Taken]] = {}
-        self._over: dict[LockClass, dict[tuple[int, str, int, int], Over]] = {}
+        self._taken: dict[LockClass, dict[tuple[Any, ...], Taken]] = {}
+        self._over: dict[LockClass, dict[tuple[Any, ...], Over]] = {}
         self._told: set[tuple[LockClass, Grade]] = set()
 
     # --- learning -----------------------------------------------------------------
@@ -89,13 +89,13 @@ class Slow:
         assert lock_class is not None
         assert mode is not None
         places = self._taken.setdefault(lock_class, {})
-        key = (state.owner.thread.serial, *_place(node.trace))
-        if key in places:
-            return
         engine = self._engine
         allowed = engine.allowed(node, "CTX105")
+        key = (state.owner.thread.serial, *_place(node.trace), allowed is None)  # accepted there is not accepted here
+        if key in places:
+            return
         reason, guards = engine.entry(because), guards_of(held)
-        if _keep(places, key, Taken(state.owner, reason, node.trace, guards, mode.timed, allowed, engine.origin)):
+        if _keep(places, key, Taken(state.owner, reason, node.trace, guards, mode.timed, allowed, state.origin)):
             self._tell(state, lock_class)
 
     def over(self, state: OwnerState, call: Blocking, held: list[Node], trace: Trace) -> None:
@@ -109,12 +109,12 @@ class Slow:
             lock_class = node.step.lock_class
             assert lock_class is not None
             places = self._over.setdefault(lock_class, {})
-            key = (state.owner.thread.serial, call.name, *_place(trace))
+            key = (state.owner.thread.serial, call.name, *_place(trace), allowed is None)
             if key in places or _is_librarys(node, call, trace):
                 continue
             state.owner.learn_name()
             entry, guards = engine.entry(node), guards_of([n for n in held if n is not node])
-            if _keep(places, key, Over(state.owner, entry, call.name, trace, guards, allowed, engine.origin)):
+            if _keep(places, key, Over(state.owner, entry, call.name, trace, guards, allowed, state.origin)):
                 self._tell(state, lock_class)
 
     def _tell(self, state: OwnerState, lock_class: LockClass) -> None:

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any, Final, final
 
 from ctxcheck.engine.classes import AWAIT, BLOCK, EVENT_LOOP
 from ctxcheck.engine.findings import Finding, SuspendFacts
+from ctxcheck.engine.generators import holding_generator
 from ctxcheck.engine.owner import VOID, Node, Owner, OwnerState
-from ctxcheck.engine.sites import EMPTY, Trace, chain_of, suspended_at
+from ctxcheck.engine.sites import EMPTY, Trace, chain_of, frames_of, greenlet_in, is_own, local, suspended_at
 from ctxcheck.engine.telling import report_sleep
 
 if TYPE_CHECKING:
@@ -262,17 +263,22 @@ def suspended(engine: Validator, state: TaskState, coroutine: Any) -> None:
             continue
         over.append(node.stands_for)
         if node.stands_for not in known:
-            _held_over(engine, state, node, where or suspended_at(coroutine))
+            _held_over(engine, state, node, where or suspended_at(coroutine), coroutine)
 
 
-def _held_over(engine: Validator, state: TaskState, node: Node, where: Trace) -> None:
+def _held_over(engine: Validator, state: TaskState, node: Node, where: Trace, coroutine: Any) -> None:
     lock_class = node.step.lock_class
     assert lock_class is not None
     state.owner.learn_name()
     state.owner.thread.learn_name()
     held = engine.entry(node)
-    if any(code is node.trace.codes[0] for code in where.codes if node.trace.codes):
+    taker = node.trace.codes[0] if node.trace.codes else None
+    generator, yields = holding_generator(node.trace), EMPTY
+    if taker is not None and taker in where.codes:
         held = held._replace(exact=True)  # the code that took it is what is suspended
+        generator = None
+    elif generator is not None:
+        yields = engine.generators.suspended(node) or EMPTY
     engine.emit(
         state,
         Finding(
@@ -281,10 +287,33 @@ def _held_over(engine: Validator, state: TaskState, node: Node, where: Trace) ->
             state.owner,
             where,
             (lock_class.key, node.trace.function(), where.function()),
-            SuspendFacts(lock_class, held, state.owner.thread),
+            SuspendFacts(
+                lock_class, held, state.owner.thread,
+                "" if generator is None else generator.co_qualname, yields, _greenlet(coroutine, taker),
+            ),
             (lock_class,),
-            engine.allowed(state.cur, "CTX104"),
+            _allowed(engine, state, node, coroutine),
         ),
+    )  # fmt: skip
+
+
+def _allowed(engine: Validator, state: TaskState, node: Node, coroutine: Any) -> str | None:
+    """The ``allow`` around the suspension, or around the acquire.
+
+    That of a decorated coroutine isn't on the chain while this is suspended: it is the wrapper's, who keeps it.
+    """
+    allows = engine.allows
+    return (
+        allows.grant(state.cur, "CTX104")
+        or allows.grant(node.stands_for, "CTX104")
+        or allows.grant_of((local(f, "_ctx_step") for f in frames_of(coroutine) if is_own(f.f_code)), "CTX104")
     )
 
 
+def _greenlet(coroutine: Any, taker: CodeType | None) -> Trace:
+    """Where the greenlet has switched away that took the lock, if one did."""
+    for frame in frames_of(coroutine):
+        found = greenlet_in(frame)
+        if found.codes and any(code is taker for code in found.codes):
+            return found
+    return EMPTY

@@ -138,7 +138,7 @@ class Union:
         ``handed_over`` are the classes of which some lock was released by another than its holder.
         """
         keeps_out = _once(lambda c: ledger.is_single(c) and c not in handed_over)
-        origin_of = relabel or (lambda _, origin: origin)
+        origin_of = relabel or _as_it_is
         for (source, target), evidence in list(ledger.graph.evidence.items()):
             self.count((source, target), evidence.count)
             for w in evidence.witnesses:
@@ -253,6 +253,10 @@ def _once(question: Callable[[LockClass], bool]) -> Callable[[LockClass], bool]:
         return answer
 
     return ask
+
+
+def _as_it_is(_: Owner, origin: str) -> str:
+    return origin
 
 
 def _with(use: Use, keeps_out: Callable[[LockClass], bool], relabel: Callable[[Owner, str], str]) -> Use:

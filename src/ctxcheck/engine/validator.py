@@ -18,11 +18,13 @@ from typing import Any, Final, final
 
 from ctxcheck.engine import declared as declarations
 from ctxcheck.engine import ranges
+from ctxcheck.engine.allows import Allows
 from ctxcheck.engine.brackets import BracketBook
 from ctxcheck.engine.classes import AWAIT, EVENT_LOOP, REGISTRY, ContextStep, LockClass, Step
 from ctxcheck.engine.declared import Declaration, Declared
 from ctxcheck.engine.destroyed import Destroyed
 from ctxcheck.engine.findings import Entry, Finding
+from ctxcheck.engine.generators import Generators
 from ctxcheck.engine.grading import Owners
 from ctxcheck.engine.graph import OrderGraph
 from ctxcheck.engine.ledger import Ledger
@@ -73,6 +75,7 @@ class Validator:
         self.owners: Owners = owners
         self.deadlock_after: float = deadlock_after
         self.book: BracketBook = BracketBook()
+        self.allows: Allows = Allows()
         self.closed: bool = False
         self.broken: bool = False
         self.chains: int = 0
@@ -95,6 +98,7 @@ class Validator:
         self.orders: Orders = Orders(self)
         self.watchdog: Watchdog = Watchdog(self)
         self.destroyed: Destroyed = Destroyed(self)
+        self.generators: Generators = Generators(self)
         #: owners that wait for a lock of their own, and may be waiting for a hand-off
         self.provisional: dict[OwnerState, Finding] = {}
         self._traces: dict[tuple[Any, ...], Trace] = {}
@@ -221,6 +225,8 @@ class Validator:
         parent = state.cur
         state.owner.learn_name()
         self.contexts += 1
+        if isinstance(step, ContextStep) and step.kind == "allow":
+            self.allows.entered(step)
         node = Node(parent, step, state, capture(2))
         if self.room():
             parent[step] = node
@@ -253,6 +259,11 @@ class Validator:
         """
         holder = node.state
         lock_class = node.step.lock_class or lock_class  # its level, if it was taken at one
+        if self.generators.closes(state, node):
+            holder.drops.append(node)
+            self.roster.told(node)
+            self.provisional.pop(holder, None)
+            return
         if lock_class.kind.owned:
             report_release(self, state, "CTX302", lock_class, holder.owner, node)
             return
@@ -269,11 +280,7 @@ class Validator:
 
     def allowed(self, node: Node, rule: str) -> str | None:
         """The reason of the innermost ``allow`` on this chain that covers ``rule``, if there is one."""
-        for entry in node.chain():
-            step = entry.step
-            if isinstance(step, ContextStep) and step.kind == "allow" and rule in step.detail:  # type: ignore[operator]
-                return step.label
-        return None
+        return self.allows.grant(node, rule)
 
     def entry(self, node: Node) -> Entry:
         """Describe a node of the calling owner's chain for a report.

@@ -131,7 +131,8 @@ class Violation:
     keys.  ``sites[0]`` is where it happened.  ``owners`` name the threads or tasks.
     ``count`` counts how often it was seen.  ``fingerprint`` is the same for the same finding
     in every run, also after edits elsewhere: it holds no line numbers, thread names or absolute
-    paths.  ``allowed_by`` is the reason of the ``allow`` that accepts the finding, or ``None``.
+    paths.  ``allowed_by`` is the reason of the ``allow`` that accepts the finding, or ``None``;
+    ``allowed_kind`` then says of which sort that is ("block", "comment", "configuration"), ``allowed_at`` where it is.
     ``baselined`` says that it is in the baseline, which is what a report is asked with, not part of the finding.
     ``notes`` are facts, ``helps`` say what to do (most likely first), ``allow`` are the lines that
     show how to accept the finding.
@@ -158,6 +159,8 @@ class Violation:
     helps: tuple[str, ...] = ()
     allow: tuple[str, ...] = ()
     baselined: bool = False
+    allowed_kind: str = ""
+    allowed_at: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """Return the violation as plain dicts, lists and scalars, ready for :mod:`json`."""

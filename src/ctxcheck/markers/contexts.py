@@ -13,7 +13,7 @@ from ctxcheck.engine.errors import ViolationError
 from ctxcheck.engine.owner import VOID, Node, OwnerState
 from ctxcheck.engine.raw import get_frame, uninterrupted
 from ctxcheck.engine.rules import find_rule, rule_names
-from ctxcheck.engine.sites import EMPTY, Trace, capture, is_own, suspended_at
+from ctxcheck.engine.sites import EMPTY, Trace, capture, capture_place, is_own, suspended_at
 from ctxcheck.engine.telling import report_sleep
 from ctxcheck.markers.shapes import F, Plan, enter, held, leave, mark
 from ctxcheck.markers.target import Target
@@ -249,16 +249,16 @@ def _once(state: OwnerState, step: Step) -> Node:
     return Node(state.cur, step, state, capture(1))
 
 
-_steps: Final[dict[tuple[str, str, frozenset[str]], ContextStep]] = {}
+_steps: Final[dict[tuple[str, str], ContextStep]] = {}
 
 
-def _interned(kind: str, label: str, takes: int, detail: frozenset[str] = frozenset()) -> tuple[ContextStep, bool]:
+def _interned(kind: str, label: str, takes: int) -> tuple[ContextStep, bool]:
     """The step of a context by its label: always the same one, up to ``MAX_LABELS``."""
-    key = (kind, label, detail)
+    key = (kind, label)
     found = _steps.get(key)
     if found is not None:
         return found, True
-    made = ContextStep(kind, label, takes, detail=detail)
+    made = ContextStep(kind, label, takes)
     if len(_steps) >= MAX_LABELS:
         return made, False
     return _steps.setdefault(key, made), True
@@ -353,30 +353,44 @@ class _Suspends:
 # --- allow ------------------------------------------------------------------------------------
 
 
+#: By reason, rules and the place where ``allow`` is called, which each step keeps alive: those at two places are two,
+#: so that it can be told which of them accepts nothing.
+_allows: Final[dict[tuple[str, frozenset[str], int, int], ContextStep]] = {}
+
+
 @final
 class Allow(Section):
     """What ``allow(...)`` returns: a decorator, and a context manager."""
 
-    __slots__ = ("codes", "reason")
+    __slots__ = ("_context", "_lasting", "codes", "reason")
 
-    def __init__(self, codes: frozenset[str], reason: str) -> None:
+    def __init__(self, codes: frozenset[str], reason: str, at: Trace = EMPTY) -> None:
         super().__init__()
         self.codes: frozenset[str] = codes
         self.reason: str = reason
+        step = ContextStep("allow", reason, declared=at, detail=codes)
+        key = (reason, codes, id(at.codes[0]) if at.codes else 0, at.lastis[0] if at.lastis else 0)
+        self._lasting: bool = key in _allows or len(_allows) < MAX_LABELS
+        self._context: ContextStep = _allows.setdefault(key, step) if self._lasting else step
 
     def __call__(self, function: F, /) -> F:
         """Mark ``function``."""
         return mark(function, "allow", self._plan)
 
     def _plan(self, target: Target) -> Plan:
-        return held(ContextStep("allow", self.reason, declared=target.declared, detail=self.codes))
+        del target
+        return held(self._context)
 
     def _step(self) -> tuple[ContextStep, bool]:
-        return _interned("allow", self.reason, 0, self.codes)
+        return self._context, self._lasting
 
 
 def allow(*rules: str, reason: str) -> Allow:
     """Accept findings of ``rules`` that are made inside: as a decorator of a function, or around a block.
+
+    It covers what the owner (thread or task) does that runs the block, and no other owner; of an order of locks the
+    acquires that are made inside; of what is left behind (CTX203, CTX303) what was opened or acquired inside.  One that
+    ran and accepted nothing is listed in :attr:`Session.unused_allows <ctxcheck.Session.unused_allows>`.
 
     Args:
         rules: codes ("CTX103") or slugs ("block-in-event-loop").
@@ -397,4 +411,5 @@ def allow(*rules: str, reason: str) -> Allow:
         if rule is None:
             raise ValueError(f"allow: there is no rule {name!r}{nearest(name, rule_names())}")
         codes.add(rule.code)
-    return Allow(frozenset(codes), check_text("allow", "reason", reason))
+    text = check_text("allow", "reason", reason)
+    return Allow(frozenset(codes), text, capture_place(1) if ENABLED else EMPTY)

@@ -7,8 +7,6 @@ same report.  No code of the program runs in here, and nothing here raises.
 from __future__ import annotations
 
 import binascii
-import re
-from typing import Final
 
 from ctxcheck.engine.findings import (
     DeclaredFacts,
@@ -28,8 +26,9 @@ from ctxcheck.engine.findings import (
     SlowFacts,
     SuspendFacts,
 )
-from ctxcheck.engine.rules import RULES, find_rule
+from ctxcheck.engine.rules import RULES
 from ctxcheck.engine.violations import Violation
+from ctxcheck.reports.comments import accepting
 from ctxcheck.reports.compose_context import write_sleep
 from ctxcheck.reports.compose_declared import write_declared
 from ctxcheck.reports.compose_held import write_destroyed, write_fault, write_held, write_release
@@ -41,9 +40,7 @@ from ctxcheck.reports.compose_slow import write_forbidden, write_loop, write_slo
 from ctxcheck.reports.compose_task import write_suspend
 from ctxcheck.reports.compose_wait import write_slot, write_wait
 from ctxcheck.reports.draft import Draft
-from ctxcheck.reports.sourcetext import Sources, outline, plain, without_scopes
-
-_ALLOW: Final = re.compile(r"#\s*ctxcheck:\s*allow\[([^\]]*)\]((?:(?!#\s*ctxcheck:).)*)")
+from ctxcheck.reports.sourcetext import Sources, plain, without_scopes
 
 
 def compose(finding: Finding, *, cwd: str | None = None, stack_depth: int = 20) -> Violation:
@@ -77,26 +74,9 @@ def inline_allow(violation: Violation) -> str | None:
     """Return the reason of an ``allow`` comment on one of the finding's lines that accepts it, or ``None``.
 
     The comment is ``# ctxcheck: allow[CTX101] reason``: codes or slugs, several of them separated by
-    commas.  Without a reason it doesn't count.
+    commas.  Without a reason it doesn't count.  See :mod:`~ctxcheck.reports.comments`.
     """
-    for site in violation.sites:
-        start = outline(site.text).comment
-        if start < 0 or "ctxcheck" not in site.text:
-            continue
-        for names, rest in _ALLOW.findall(site.text[start:]):
-            reason = rest.strip()
-            if (
-                reason
-                and not reason.startswith("#")
-                and any(_is_rule(name, violation.rule) for name in names.split(","))
-            ):
-                return str(reason)
-    return None
-
-
-def _is_rule(name: str, code: str) -> bool:
-    rule = find_rule(name.strip())
-    return rule is not None and rule.code == code
+    return next((comment.reason for _, comment in accepting(violation)), None)
 
 
 def _write(draft: Draft) -> None:
@@ -146,7 +126,7 @@ def _bare(finding: Finding, error: Exception) -> Violation:
         rule.slug if rule is not None else "",
         finding.grade,
         rule.title if rule is not None else finding.rule,
-        allowed_by=finding.allowed,
+        allowed_by=None if finding.allowed is None else plain(finding.allowed),
         notes=(note,),
     )
     try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final
 
+from ctxcheck.engine.allows import Grant
 from ctxcheck.engine.classes import REGION, LockClass
 from ctxcheck.engine.findings import Entry, Finding
 from ctxcheck.engine.owner import Owner
@@ -229,6 +230,8 @@ class Draft:
             notes=tuple(self.notes),
             helps=tuple(self.helps),
             allow=tuple(self.allow),
+            allowed_kind="" if finding.allowed is None else "block",
+            allowed_at=self.where(finding.allowed.step.declared) if type(finding.allowed) is Grant else "",
         )
 
 

@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, TypeVar, cast
 
+from ctxcheck.engine.allows import UnusedAllow
 from ctxcheck.engine.rules import GRADES
 from ctxcheck.engine.violations import (
     Context,
@@ -45,6 +46,7 @@ def document(
     *,
     run: Mapping[str, Any],
     graph: Mapping[str, Any],
+    unused_allows: Sequence[UnusedAllow] = (),
 ) -> dict[str, Any]:
     """Return the whole report as plain data, ready for :func:`dumps`.
 
@@ -53,6 +55,7 @@ def document(
         counts: what was checked; it becomes ``run["counts"]``.
         run: facts on the run, such as ``argv``, ``python``, ``platform``, ``started``.
         graph: the lock order graph, as ``classes`` and ``edges``.
+        unused_allows: the allows that accepted nothing in this run.
     """
     return {
         "schema_version": SCHEMA_VERSION,
@@ -60,6 +63,7 @@ def document(
         "run": {**run, "counts": dataclasses.asdict(counts)},
         "violations": [_plain(violation.to_dict()) for violation in violations],
         "graph": {"classes": [], "edges": [], **graph},
+        "unused_allows": [_plain(dataclasses.asdict(unused)) for unused in unused_allows],
     }
 
 
@@ -109,6 +113,8 @@ def violation_from_dict(data: object) -> Violation:
         helps=top.texts("helps"),
         allow=top.texts("allow"),
         baselined=top.flag("baselined"),
+        allowed_kind=top.text("allowed_kind", ""),
+        allowed_at=top.text("allowed_at", ""),
     )
 
 

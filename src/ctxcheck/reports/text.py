@@ -77,7 +77,8 @@ def _add_notes(notes: _Notes, violation: Violation) -> None:
     for help_ in violation.helps:
         notes.add("help", help_)
     if violation.allowed_by is not None:
-        notes.add("allowed", violation.allowed_by or "(no reason given)")
+        where = f" ({violation.allowed_kind} at {violation.allowed_at})" if violation.allowed_at else ""
+        notes.add("allowed", (violation.allowed_by or "(no reason given)") + where)
     elif violation.baselined:
         notes.add("known", "it is in the baseline")
     elif violation.allow:
