@@ -363,7 +363,8 @@ def test_a_comment_accepts_what_only_all_processes_have(tmp_path: Path, monkeypa
     files = []
     for name, (first, second) in (("forth", "AB"), ("back", "BA")):
         comment = "  # ctxcheck: allow[CTX001] never together" if name == "back" else ""
-        code = f"def {name}(locks):\n    with locks[{first!r}]:\n        with locks[{second!r}]:{comment}\n            pass\n"
+        head = f"def {name}(locks):\n    with locks[{first!r}]:\n"
+        code = f"{head}        with locks[{second!r}]:{comment}\n            pass\n"
         path = tmp_path / f"{name}.py"
         path.write_text(code)
         scope: dict[str, Any] = {}
