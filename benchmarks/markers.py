@@ -22,6 +22,7 @@ INLINE: Final = 8.0
 _SHARED: Final = 8
 _IN_TURN: Final = "".join(f"f{number}()\n" for number in range(_SHARED))
 _BLOCK: Final = 'with atomic("x"):\n    pass\n'
+_CONTEXT: Final = 'with context("x"):\n    pass\n'
 _PAIR: Final = "start()\nend()\n"
 
 
@@ -133,6 +134,18 @@ def _in_span() -> Generator[Names]:
 
 
 @functools.cache
+def _wanting(marker: str) -> Callable[[], None]:
+    made: Callable[[], None] = public(marker)("measured")(_empty)
+    return made
+
+
+@contextmanager
+def _in_context() -> Generator[Names]:
+    with public("context")("measured"):
+        yield {"f": _wanting("requires"), "requires": public("requires")}
+
+
+@functools.cache
 def _allowed() -> Callable[[], None]:
     made: Callable[[], None] = public("allow")("CTX103", reason="measured")(_empty)
     return made
@@ -154,6 +167,7 @@ def lines() -> list[Line]:
     start, end, within = ("range_start",), ("range_end",), ("range_start", "range_end", "within_range")
     inline = _using(might_sleep=lambda: public("might_sleep"))
     block = _using(atomic=lambda: public("atomic"))
+    context, contexts = ("context", "requires"), _using(context=lambda: public("context"))
     pair = _using(start=lambda: _ranged("range_start"), end=lambda: _ranged("range_end"))
     return [
         line("raw: f()", Case("call", "f()", _using(f=lambda: _empty))),
@@ -174,6 +188,16 @@ def lines() -> list[Line]:
         line('with atomic("x"), on', on("with-atomic-on", _BLOCK, block), "call", None, atomic),
         line('with atomic("x"), off', off("with-atomic-off", _BLOCK, block), "call", None, atomic),
         line("@requires_lock, on", on("requires-lock-on", "f()", _lock_held), "call", None, lock),
+        line("@requires, on", on("requires-on", "f()", _in_context), "call", ON, context),
+        line('requires("x"), on', on("requires-inline-on", 'requires("measured")', _in_context), "call", None, context),
+        line(
+            "@forbids, on", on("forbids-on", "f()", _using(f=lambda: _wanting("forbids"))), "call", ON, ("forbids",),
+        ),
+        line('with context("x"), on', on("with-context-on", _CONTEXT, contexts), "call", None, context),
+        line('with context("x"), off', off("with-context-off", _CONTEXT, contexts), "call", None, context),
+        line(
+            "@requires, off", off("requires-off", "f()", _using(f=lambda: _wanting("requires"))), "call", OFF, context,
+        ),
         line("@within_range, on", on("within-range-on", "f()", _in_range), "call", None, within),
         line("@within_range at one place, on", on("within-range-at-on", "f(4)", _in_span), "call", None, within),
         line("@range_start, @range_end, on", on("range-pair-on", _PAIR, pair), "call", None, (*start, *end)),

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from ctxcheck.engine import declared
+from ctxcheck.engine import contexts, declared
 
 PROJECT = Path(__file__).resolve().parent.parent
 
@@ -24,10 +24,11 @@ Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 @pytest.fixture(autouse=True)
 def nothing_declared() -> Iterator[None]:
-    """What a test declares of the order of locks would hold for the process."""
+    """What a test declares of the order of locks would hold for the process, and a role that it takes for the thread."""
     before = list(declared._in_code)
     yield
     declared._in_code[:] = before
+    vars(contexts._here).clear()
 
 
 @pytest.fixture(scope="session")

@@ -66,6 +66,7 @@ def test_the_defaults(project: Path) -> None:
         "include": (),
         "exclude": (),
         "factories": (),
+        "adapters": (),
         "stack-depth": 20,
         "max-reports": 50,
         "deadlock-after": 1.0,
@@ -106,6 +107,7 @@ def test_a_file_with_every_key(project: Path) -> None:
         include = ["app.*"]
         exclude = ["app.vendored.*"]
         factories = ["app.locks.make"]
+        adapters = ["sqlite3"]
         stack-depth = 5
         max-reports = 7
         deadlock-after = 3
@@ -142,6 +144,7 @@ def test_a_file_with_every_key(project: Path) -> None:
         include=("app.*",),
         exclude=("app.vendored.*",),
         factories=("app.locks.make",),
+        adapters=("sqlite3",),
         stack_depth=5,
         max_reports=7,
         deadlock_after=3.0,
@@ -178,6 +181,7 @@ ENVIRONMENT = {
     "CTXCHECK_INCLUDE": ("a.*,b", ("a.*", "b")),
     "CTXCHECK_EXCLUDE": ("c", ("c",)),
     "CTXCHECK_FACTORIES": ("a.b,c.d.e", ("a.b", "c.d.e")),
+    "CTXCHECK_ADAPTERS": ("sqlite3, other", ("sqlite3", "other")),
     "CTXCHECK_STACK_DEPTH": ("9", 9),
     "CTXCHECK_MAX_REPORTS": ("1", 1),
     "CTXCHECK_DEADLOCK_AFTER": ("0.25", 0.25),

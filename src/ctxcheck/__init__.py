@@ -36,11 +36,18 @@ if TYPE_CHECKING:
     from ctxcheck.locks.plain import SpinLock as SpinLock
     from ctxcheck.locks.tracked import track as track
     from ctxcheck.markers import allow as allow
+    from ctxcheck.markers import ambient as ambient
+    from ctxcheck.markers import assert_context as assert_context
     from ctxcheck.markers import assert_held as assert_held
+    from ctxcheck.markers import assert_no_context as assert_no_context
     from ctxcheck.markers import assert_not_held as assert_not_held
     from ctxcheck.markers import atomic as atomic
+    from ctxcheck.markers import context as context
+    from ctxcheck.markers import context_end as context_end
+    from ctxcheck.markers import context_start as context_start
     from ctxcheck.markers import declare_leaf as declare_leaf
     from ctxcheck.markers import declare_order as declare_order
+    from ctxcheck.markers import forbids as forbids
     from ctxcheck.markers import interrupt as interrupt
     from ctxcheck.markers import masked as masked
     from ctxcheck.markers import might_enter as might_enter
@@ -51,7 +58,9 @@ if TYPE_CHECKING:
     from ctxcheck.markers import range_end as range_end
     from ctxcheck.markers import range_start as range_start
     from ctxcheck.markers import region as region
+    from ctxcheck.markers import requires as requires
     from ctxcheck.markers import requires_lock as requires_lock
+    from ctxcheck.markers import thread_role as thread_role
     from ctxcheck.markers import within_range as within_range
     from ctxcheck.probes.install import install as install
     from ctxcheck.probes.install import uninstall as uninstall
@@ -74,9 +83,10 @@ _HOMES = {
     "ctxcheck.locks.plain": ("Lock", "RLock", "SpinLock"),
     "ctxcheck.locks.tracked": ("track",),
     "ctxcheck.markers": (
-        "allow", "assert_held", "assert_not_held", "atomic", "declare_leaf", "declare_order", "interrupt", "masked",
-        "might_enter", "might_lock", "might_sleep", "nonblocking", "range_", "range_end", "range_start", "region",
-        "requires_lock", "within_range",
+        "allow", "ambient", "assert_context", "assert_held", "assert_no_context", "assert_not_held", "atomic",
+        "context", "context_end", "context_start", "declare_leaf", "declare_order", "forbids", "interrupt",
+        "masked", "might_enter", "might_lock", "might_sleep", "nonblocking", "range_", "range_end",
+        "range_start", "region", "requires", "requires_lock", "thread_role", "within_range",
     ),
     "ctxcheck.session": ("Session", "checking", "held_locks"),
 }  # fmt: skip
@@ -85,10 +95,11 @@ _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 __all__ = [  # computed below from the same table would hide it from type checkers
     "Barrier", "BoundedSemaphore", "Condition", "ConfigError", "CtxcheckError", "CtxcheckWarning", "DeadlockError",
     "Event", "Lock", "RLock", "Semaphore", "Session", "SpinLock", "UnusedAllow", "Violation", "ViolationError",
-    "ViolationWarning", "allow", "assert_held", "assert_not_held", "atomic", "checking", "declare_leaf",
-    "declare_order", "dump", "held_locks", "install", "interrupt", "lock_factory", "masked", "might_enter",
-    "might_lock", "might_sleep", "nested", "nonblocking", "range_", "range_end", "range_start", "region",
-    "requires_lock", "track", "uninstall", "within_range",
+    "ViolationWarning", "allow", "ambient", "assert_context", "assert_held", "assert_no_context", "assert_not_held",
+    "atomic", "checking", "context", "context_end", "context_start", "declare_leaf", "declare_order", "dump", "forbids",
+    "held_locks", "install", "interrupt", "lock_factory", "masked", "might_enter", "might_lock", "might_sleep",
+    "nested", "nonblocking", "range_", "range_end", "range_start", "region", "requires", "requires_lock",
+    "thread_role", "track", "uninstall", "within_range",
 ]  # fmt: skip
 
 
@@ -101,10 +112,10 @@ def __getattr__(name: str) -> Any:
         except PackageNotFoundError:  # a source tree that was never installed
             return "0+unknown"
     home = _HOME_OF.get(name)
-    if name == "aio":  # a module: its import brings asyncio with it
+    if name in ("adapters", "aio"):  # modules; the import of `aio` brings asyncio with it
         import importlib
 
-        return importlib.import_module("ctxcheck.aio")
+        return importlib.import_module(f"ctxcheck.{name}")
     if home is None:
         raise AttributeError(f"module 'ctxcheck' has no attribute {name!r}")
     import importlib

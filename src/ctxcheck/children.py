@@ -95,9 +95,11 @@ class _Checks:
         )
 
     def _begin(self) -> None:
+        from ctxcheck import adapters
         from ctxcheck.probes import install
 
         install.install()
+        adapters.install(self._config.adapters)
         self._session.start()
         # registered before the program can register anything: called after all of that
         atexit.register(self._finish)

@@ -27,8 +27,8 @@ USAGE, BROKEN = 2, 3
 MAX_LINES: Final = 3
 
 _RUN_OPTIONS: Final = (
-    "mode", "owners", "fail-on", "strict", "select", "ignore", "include", "exclude", "factories", "stack-depth",
-    "max-reports", "deadlock-after", "dump-signal", "data-dir", "baseline", "color",
+    "mode", "owners", "fail-on", "strict", "select", "ignore", "include", "exclude", "factories", "adapters",
+    "stack-depth", "max-reports", "deadlock-after", "dump-signal", "data-dir", "baseline", "color",
 )  # fmt: skip
 
 
@@ -224,7 +224,7 @@ class Run:
 
     def go(self) -> NoReturn:
         """Run, report, and leave."""
-        from ctxcheck import children
+        from ctxcheck import adapters, children
         from ctxcheck.dumps import dump_on
         from ctxcheck.greenlets import Watch
         from ctxcheck.probes import install
@@ -235,6 +235,7 @@ class Run:
         outcome = Outcome(0)
         children.share(self.data, self.config_path, ask=self.parsed.processes)
         install.install()
+        adapters.install(self.config.adapters)
         self.session.start()
         watch.install()
         undo = dump_on(self.config.dump_signal)
@@ -245,6 +246,7 @@ class Run:
                 undo()
                 watch.remove()
                 self.session.stop("run")
+                adapters.uninstall()
                 install.uninstall()
         if self.refused:
             _say(self.refused)

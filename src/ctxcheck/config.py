@@ -361,6 +361,7 @@ def _order(value: Any, key: Key, place: _Place) -> Order:
 _ITEMS: Final[dict[str, tuple[Callable[[Any, Key, _Place], Any], str]]] = {
     "globs": (_item, "module names, with * and ?"),
     "names": (_dotted, "dotted names of functions, as 'package.module.function'"),
+    "adapters": (_item, "names of adapters, as 'sqlite3'"),
     "locks": (_item, "names or keys of lock classes"),
     "rules": (_rule, "codes, prefixes of codes, or slugs"),
     "outputs": (_output, "TYPE or TYPE:PATH (no PATH for none)"),

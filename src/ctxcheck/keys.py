@@ -63,6 +63,7 @@ class Config:
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
     factories: tuple[str, ...] = ()
+    adapters: tuple[str, ...] = ()
     stack_depth: int = 20
     max_reports: int = 50
     deadlock_after: float = 1.0
@@ -86,8 +87,8 @@ class Key:
 
     ``name`` is the key in the file and, with ``--``, the option; ``kind`` says how a value is read:
     "choice", "flag", "count" (a whole number, at least 1), "seconds" (above 0), "text", "signal" (a name), or a list
-    of "globs", "names" (dotted), "locks", "rules", "outputs", or tables ("allows", "orders").  ``allowed`` are a
-    choice's words.
+    of "globs", "names" (dotted), "adapters", "locks", "rules", "outputs", or tables ("allows", "orders").  ``allowed``
+    are a choice's words.
     ``variable`` is the environment variable, empty if there is none; it separates the items of a list by commas.
     """
 
@@ -126,6 +127,7 @@ KEYS: Final[dict[str, Key]] = {
         ("include", "globs", (), "modules whose locks are checked, by where they are made; none means all"),
         ("exclude", "globs", (), "modules whose locks are not checked"),
         ("factories", "names", (), "your functions that make locks: a lock belongs to their caller"),
+        ("adapters", "adapters", (), "what libraries open becomes a context of the program's: sqlite3, or a package's"),
         ("stack-depth", "count", (), "how many calls of a stack are kept"),
         ("max-reports", "count", (), "how many findings are printed in full"),
         ("deadlock-after", "seconds", (), "how long a blocked re-acquire waits before it is reported, in seconds"),

@@ -155,6 +155,7 @@ class Session:
             self._recorder = self.engine.orders.listener = Recorder(self._sink, self.engine)
         slowpath.on_fault.append(self._fault)
         self._acquisitions = slowpath.acquisitions()
+        self.engine.named.outer = fastpath._local
         self._where = fastpath.activate(self.engine)
         _sessions.append(self)
         tasks.watch()

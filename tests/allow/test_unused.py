@@ -128,11 +128,16 @@ def test_a_comment_covers_its_statement() -> None:
 
 
 def test_a_comment_where_a_context_began_accepts_nothing() -> None:
-    session = run("""
+    program = load(
+        Path.cwd() / "allowed_program.py",
+        HEAD + textwrap.dedent("""
         def main():
-            with ctxcheck.atomic("inner"):  # ctxcheck: allow[CTX101] too much
+            with ctxcheck.atomic("outer"):  # ctxcheck: allow[CTX101] too much
                 nap()
-    """)
+        """).lstrip(),
+    )
+    with Session() as session:
+        program.main()
     assert kinds(session) == [(None, "", 1)]
     assert unused(session) == [("comment", ("CTX101",), "too much", 9)]
 

@@ -28,6 +28,7 @@ ROOMS: dict[str, set[str]] = {
     "reports": {"engine"},
     "probes": {"engine", "fastpath", "imports", "locks"},
     "selection": {"engine"},
+    "adapters": {"engine", "fastpath", "imports", "markers", "probes"},
     "notices": {"engine"},
     # what sessions learned, between processes
     "evidence": {"engine"},
@@ -50,15 +51,15 @@ ROOMS: dict[str, set[str]] = {
     },
     "baseline": {"reports", "engine.errors", "engine.violations"},
     "children": {
-        "config", "datadir", "datafile", "engine", "locks", "merged", "probes", "reports", "runner", "selection",
+        "adapters", "config", "datadir", "datafile", "engine", "locks", "merged", "probes", "reports", "runner", "selection",
         "session", "store",
     },
     "scripts": set(),
     "runner": {"scripts", "engine.errors", "engine.raw"},
     "greenlets": set(),
     "cli": {
-        "baseline", "children", "commands", "config", "keys", "datafile", "dumps", "runner", "greenlets", "selection",
-        "session", "locks", "probes", "reports", "engine", "fastpath",
+        "adapters", "baseline", "children", "commands", "config", "keys", "datafile", "dumps", "runner", "greenlets",
+        "selection", "session", "locks", "probes", "reports", "engine", "fastpath",
     },
     "__main__": {"cli"},
 }

@@ -17,13 +17,19 @@ from ctxcheck import fastpath
 from ctxcheck.markers import (
     allow,
     atomic,
+    context,
+    context_end,
+    context_start,
+    forbids,
     might_enter,
     might_lock,
     might_sleep,
     range_end,
     range_start,
     region,
+    requires,
     requires_lock,
+    thread_role,
     within_range,
 )
 
@@ -42,6 +48,12 @@ MARKERS: dict[str, Callable[[Any], Any]] = {
     "might_lock": might_lock(lambda *args, **kwargs: LOCK),
     "region": region("faithful"),
     "might_enter": might_enter("faithful"),
+    "context": context("faithful"),
+    "thread_role": thread_role("faithful"),
+    "context_start": context_start("faithful"),
+    "context_end": context_end("faithful"),
+    "requires": requires("faithful"),
+    "forbids": forbids("faithful"),
     "two": lambda function: might_sleep(atomic(function)),
 }
 

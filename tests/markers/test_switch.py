@@ -43,6 +43,7 @@ for f in (function, coroutine, generator, print):
         might_sleep, might_sleep(), might_sleep("why"), atomic, atomic("why"), nonblocking,
         allow("CTX101", reason="r"), range_start("r"), range_end("other", key=len),
         within_range("r"), requires_lock(threading.Lock()), might_lock(lambda *_: 3),
+        context("c"), context_start("d"), context_end("e"), requires("c"), forbids("c"), thread_role("ui"),
     ):
         assert marker(f) is f
 static = staticmethod(function)
@@ -60,12 +61,27 @@ with section, might_sleep(), allow("CTX101", reason="r"), range_("r"):
     assert fastpath.current().cur is fastpath.current().root
 bracket = range_("r")
 bracket.end()
+inside = context("c", forbids=("sleep",))
+with inside, ambient(), thread_role("ui"):
+    thread_role("ui")
+    requires("nowhere")
+    forbids("c")
+    assert_context("nowhere")
+    assert_no_context("c")
+    inside.exit()
+    inside.enter()
+    entry = inside.open()
+    assert not entry.mine
+    entry.close()
+    thread_role("ui").enter().exit()
+    assert fastpath.current().cur is fastpath.current().root
 assert found == []
 
 for wrong in (
     lambda: might_sleep(3), lambda: atomic(int), lambda: range_start(function), lambda: range_start(3),
     lambda: range_start("r", span=("a", "c"))(function), lambda: requires_lock("x")(function),
     lambda: allow("CTX101", reason=""), lambda: assert_held(3), lambda: might_lock(3), lambda: range_("r", span=(1, 1)),
+    lambda: context(3), lambda: requires(), lambda: forbids(function), lambda: thread_role(""), lambda: ambient(3),
 ):
     try:
         wrong()

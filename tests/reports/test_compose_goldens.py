@@ -129,6 +129,26 @@ kept = []
 """
 )
 
+SHOP = """
+transaction = context("transaction", forbids=("network", "sleep", "report"))
+
+@requires("transaction", why="all of an order is saved, or nothing")
+def save(order): pass
+
+@forbids("transaction", why="a mail can't be rolled back")
+def mail(order): pass
+
+@might_sleep
+def ask_agency(order): pass
+
+def buy(order):
+    with transaction:
+        finish(order)
+
+def finish(order):
+    save(order)
+"""
+
 #: The rule, what all programs of a kind begin with, and the program.
 CASES: dict[str, tuple[str, str, str]] = {
     "ctx001": ("CTX001", BANK, ""),
@@ -503,6 +523,64 @@ CASES: dict[str, tuple[str, str, str]] = {
         flush()
         """,
     ),
+    "ctx106": ("CTX106", SHOP, "def finish(order):\n    mail(order)\nbuy(1)\n"),
+    "ctx106_category": ("CTX106", SHOP, "def finish(order):\n    ask_agency(order)\nbuy(1)\n"),
+    "ctx106_enters": ("CTX106", SHOP, 'def finish(order):\n    with context("report"): pass\nbuy(1)\n'),
+    "ctx106_here": ("CTX106", SHOP, 'def finish(order):\n    forbids("transaction")\nbuy(1)\n'),
+    "ctx106_role": (
+        "CTX106",
+        "",
+        """
+        @forbids("ui")
+        def download(): pass
+        @thread_role("ui")
+        def loop():
+            download()
+        def start():
+            loop()
+        in_thread(start, name="ui")
+        """,
+    ),
+    "ctx106_itself": (
+        "CTX106",
+        "",
+        """
+        class Db:
+            @context_start("transaction", forbids=("transaction",))
+            def begin(self): pass
+            @context_end("transaction")
+            def commit(self): pass
+        db = Db()
+        db.begin()
+        db.begin()
+        db.commit(), db.commit()
+        """,
+    ),
+    "ctx107": ("CTX107", SHOP, "buy(1)\nfinish(2)\n"),
+    "ctx107_thread": ("CTX107", SHOP, "def finish(order):\n    in_thread(later)\ndef later():\n    save(1)\nbuy(1)\n"),
+    "ctx107_any": (
+        "CTX107",
+        SHOP,
+        """
+        @requires("transaction", "snapshot", any=True)
+        def read(): pass
+        with context("request"):
+            read()
+        """,
+    ),
+    "ctx107_here": ("CTX107", SHOP, 'def check():\n    requires("tranaction")\nwith transaction:\n    check()\n'),
+    "ctx107_role": (
+        "CTX107",
+        "",
+        """
+        @requires("ui")
+        def draw(): pass
+        def load():
+            draw()
+        thread_role("ui").enter()
+        in_thread(load, name="loader")
+        """,
+    ),
     "ctx201_never_opened": ("CTX201", MMU, "m.drop()"),
     "ctx201_closed": (
         "CTX201",
@@ -518,6 +596,11 @@ CASES: dict[str, tuple[str, str, str]] = {
     "ctx202_other_span": ("CTX202", MMU, "m.begin(0, 16)\nm.end(0, 8)\nm.end(0, 16)\n"),
     "ctx202_other_key": ("CTX202", MMU, "other = MMU()\nm.begin()\nother.end()\nm.end()\n"),
     "ctx202_other_owner": ("CTX202", MMU, "def work():\n    m.end()\nm.begin()\nin_thread(work)\nm.end()\n"),
+    "ctx203_context": (
+        "CTX203",
+        "",
+        'def work():\n    begin()\n@context_start("transaction")\ndef begin(): pass\nin_thread(work, name="w")\n',
+    ),
     "ctx203": ("CTX203", MMU, "def work():\n    m.begin()\nin_thread(work)\n"),
     "ctx204": (
         "CTX204",
@@ -613,8 +696,8 @@ def test_report(tmp_path: Path, name: str) -> None:
 def test_every_rule_that_the_engine_finds_has_a_report() -> None:
     found_by_the_engine = {
         "CTX001", "CTX002", "CTX003", "CTX004", "CTX005", "CTX007",
-        "CTX101", "CTX102", "CTX103", "CTX104", "CTX105", "CTX201", "CTX202", "CTX203", "CTX204", "CTX205",
-        "CTX301", "CTX302", "CTX303", "CTX304", "CTX305",
+        "CTX101", "CTX102", "CTX103", "CTX104", "CTX105", "CTX106", "CTX107",
+        "CTX201", "CTX202", "CTX203", "CTX204", "CTX205", "CTX301", "CTX302", "CTX303", "CTX304", "CTX305",
     }  # fmt: skip
     assert {rule for rule, _, _ in CASES.values()} == found_by_the_engine
 

@@ -12,6 +12,7 @@ from ctxcheck.reports import explain
 #: The public names that an example may use.
 PUBLIC = {
     *("might_sleep", "atomic", "nonblocking", "range_start", "range_end", "range_", "within_range"),
+    *("context", "context_start", "context_end", "requires", "forbids", "thread_role", "ambient", "adapters"),
     *("requires_lock", "assert_held", "assert_not_held", "might_lock", "allow", "interrupt", "masked"),
     *("Lock", "RLock", "Condition", "Semaphore", "BoundedSemaphore", "Event", "Barrier", "SpinLock", "track"),
     *("install", "uninstall", "checking", "nested", "region", "might_enter", "declare_order", "declare_leaf"),

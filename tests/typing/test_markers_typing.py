@@ -8,16 +8,25 @@ from typing import Any, TypeVar, assert_type, overload
 
 from ctxcheck.markers import (
     allow,
+    ambient,
+    assert_context,
     assert_held,
+    assert_no_context,
     assert_not_held,
     atomic,
+    context,
+    context_end,
+    context_start,
+    forbids,
     might_lock,
     might_sleep,
     nonblocking,
     range_,
     range_end,
     range_start,
+    requires,
     requires_lock,
+    thread_role,
     within_range,
 )
 
@@ -46,6 +55,12 @@ def bare(a: int, b: str = "", *, c: bool = False) -> list[int]:
 @within_range("t", at="a", owner="any", sleepable=False)
 @requires_lock("a", threading.Lock(), first, mode="exclusive")
 @might_lock("a.b", mode="shared")
+@context("txn", forbids=("sleep", "network"))
+@context_start("txn", key="a", forbids=["file"], nested=True, why="w")
+@context_end("txn", key=first, why="w")
+@requires("txn", "other", any=True, why="w")
+@forbids("txn", why="w")
+@thread_role("ui")
 def many(a: int, b: int) -> str:
     return ""
 
@@ -144,6 +159,43 @@ def refused() -> None:
     allow("CTX101")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
     might_sleep(3)  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType, reportCallIssue]
     assert_held(threading.Lock(), "x")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+
+txn = context("txn")
+
+
+@txn
+@requires(txn)
+async def in_context(a: int) -> str:
+    return ""
+
+
+@forbids(txn)
+def each_in_context(a: int) -> Iterator[str]:
+    yield ""
+
+
+def contexts() -> None:
+    waits: Callable[[int], Coroutine[Any, Any, str]] = in_context
+    del waits
+    assert_type(each_in_context(1), Iterator[str])
+    requires("txn")
+    forbids(txn)
+    thread_role("ui")
+    assert_type(assert_context("txn", "other", any=True), None)
+    assert_type(assert_no_context(txn), None)
+    txn.enter()
+    txn.exit()
+    entry = txn.open()
+    assert_type(entry.mine, bool)
+    entry.close()
+    thread_role("ui").enter().exit()
+    with txn, ambient("txn", txn), thread_role("ui"):
+        pass
+    context("a", forbids="sleep")  # refused when it runs: a string is a sequence of strings
+    context(1)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    requires(first)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    forbids("a", any=True)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
 
 
 async def blocks(lock: threading.Lock) -> int:

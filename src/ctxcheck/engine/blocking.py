@@ -12,10 +12,11 @@ import of a module, and what the standard library reads once and keeps.
 from __future__ import annotations
 
 from types import CodeType
-from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, cast, final
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, final
 
 from ctxcheck.engine.blame import package_of
 from ctxcheck.engine.classes import BLOCK, EVENT_LOOP, ContextStep
+from ctxcheck.engine.contexts import forbidding
 from ctxcheck.engine.owner import ROOT_STEP, VOID, Node, OwnerState
 from ctxcheck.engine.raw import get_frame
 from ctxcheck.engine.rules import Grade
@@ -145,13 +146,11 @@ def judge(
         fine = allowed = False
         where = look_around()
         _not_allowed(engine, state, call, where, how, declared, why)
-    for entry in cur.inside():
-        step = entry.step
-        if type(step) is ContextStep and step.kind == "context" and call.category in _forbidden(step):
-            fine = False
-            where = where or look_around()
-            if not where.exempt:
-                report_forbidden(engine, state, call.name, call.category, entry, where.trace)
+    for entry in forbidding(cur, call.category):
+        fine = False
+        where = where or look_around()
+        if not where.exempt:
+            report_forbidden(engine, state, call.name, call.category, entry, where.trace, declared, why)
     # what is wrong by itself says nothing of the locks that it is done under
     held = holds(cur, released) if allowed else []
     if held:
@@ -162,10 +161,6 @@ def judge(
             engine.of(state).slow.over(state, call, held, where.trace)
     if fine and state.cur is cur and engine.room():
         cur[call.step] = KNOWN
-
-
-def _forbidden(step: ContextStep) -> frozenset[str]:
-    return cast("frozenset[str]", step.detail or frozenset())
 
 
 def _not_allowed(

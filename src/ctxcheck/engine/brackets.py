@@ -52,7 +52,7 @@ class Mark:
     declared so are closed in the reverse order of their opening.
     """
 
-    __slots__ = ("anyone", "declared", "function", "name", "nested", "sleepable", "sleeps", "why")
+    __slots__ = ("anyone", "declared", "function", "name", "nested", "sleepable", "sleeps", "step", "why")
 
     def __init__(
         self,
@@ -65,6 +65,7 @@ class Mark:
         sleeps: bool,
         nested: bool,
         why: str,
+        step: ContextStep | None = None,
     ) -> None:
         self.name: str = name
         self.function: str = function
@@ -74,6 +75,8 @@ class Mark:
         self.sleeps: bool = sleeps
         self.nested: bool = nested
         self.why: str = why
+        #: of a start: its chain entry, where that is another than any range's of this name
+        self.step: ContextStep | None = step
 
 
 @final
@@ -86,8 +89,8 @@ class Bracket:
     """
 
     __slots__ = (
-        "allowed", "because", "closed", "history", "key", "key_text", "name", "nested", "node", "opened", "shared",
-        "sleepable", "span", "span_text", "state", "why",
+        "allowed", "because", "closed", "history", "key", "key_text", "name", "nested", "node", "of_context", "opened",
+        "shared", "sleepable", "span", "span_text", "state", "why",
     )  # fmt: skip
 
     def __init__(
@@ -104,6 +107,7 @@ class Bracket:
         self.closed: Moment | None = None
         self.shared: bool = mark.anyone
         self.nested: bool = mark.nested
+        self.of_context: bool = mark.step is not None
         self.sleepable: bool = sleepable
         self.because: Entry | None = because
         self.allowed: str | None = None

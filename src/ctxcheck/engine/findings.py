@@ -177,7 +177,8 @@ class RangeFacts:
     marked, ``key`` and ``span`` describe what it needed; ``other`` is the bracket that nearly fits
     (its key, span, owner, where it was opened and closed); ``lock`` the lock, ``inner`` the bracket that crosses it.
     ``timeline`` is that of the key, ``elsewhere`` that of the other key or bracket where the finding is about one;
-    ``pair`` names the functions that opened and closed a bracket of this name last.
+    ``pair`` names the functions that opened and closed a bracket of this name last.  ``of_context``: it is a context
+    that one call opens and another one closes.
     """
 
     name: str
@@ -200,6 +201,7 @@ class RangeFacts:
     elsewhere: tuple[Moment, ...] = ()
     pair: tuple[str, str] = ("", "")
     inner: Inner | None = None
+    of_context: bool = False
 
 
 @final
@@ -304,13 +306,49 @@ class SlowFacts:
 @final
 @dataclass(frozen=True, slots=True)
 class ForbiddenFacts:
-    """CTX106: ``what``, a call of the ``category``, is made inside of ``because``, which forbids it; ``chain`` is the
-    whole context stack, outermost first."""
+    """CTX106: ``what`` happens inside of ``because``, which forbids it or is forbidden to it; ``chain`` is the whole
+    context stack, outermost first.
+
+    ``how``: it "calls" what is of the ``category``; it is "marked" so; that is said "here"; or ``what`` is the context
+    that it "enters".  ``declared`` is where a marker says so, with the reason ``why``."""
 
     what: str
     category: str
     because: Entry
     chain: tuple[Entry, ...]
+    how: Literal["calls", "marked", "here", "enters"] = "calls"
+    declared: Trace = EMPTY
+    why: str = ""
+
+
+class Opening(NamedTuple):
+    """A context that was entered: its name, by whom and where; ``role``: it is that of a thread."""
+
+    name: str
+    owner: Owner
+    trace: Trace
+    role: bool = False
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class RequiredFacts:
+    """CTX107: ``function``, which is marked at ``declared`` (or, if it is said ``here``, nothing), needs the contexts
+    ``names``, or any of them, and is inside of none of these.
+
+    ``elsewhere`` are other owners that are inside of one now, ``earlier`` the first entries of this run, ``known`` the
+    names that something is called by."""
+
+    names: tuple[str, ...]
+    anyone: bool
+    function: str
+    here: bool
+    declared: Trace
+    chain: tuple[Entry, ...]
+    elsewhere: tuple[Opening, ...]
+    earlier: tuple[Opening, ...]
+    known: tuple[str, ...]
+    why: str = ""
 
 
 @final
@@ -336,6 +374,7 @@ Facts = (
     | SlotFacts
     | SlowFacts
     | ForbiddenFacts
+    | RequiredFacts
     | FaultFacts
 )
 

@@ -2,7 +2,7 @@
 
 ``with lock: yield row`` gives the lock back when somebody comes for the next row, or closes the generator.  Nothing is
 looked at while that works.  Where an owner waits or ends with the lock held, or somebody else closes the generator, the
-place that took the lock tells whether that was a generator, and the collector's list of objects where it stands now.
+place that took the lock tells whether that was a generator, and the collector, where it stands now.
 
 What a context manager made of a generator holds is its user's: he is inside of the block.
 """
@@ -63,13 +63,13 @@ class Generators:
     def suspended(self, node: Node) -> Trace | None:
         """Where the generator waits, at its ``yield``, that took the lock of ``node``; None if there is no such one.
 
-        Costs a walk over all objects that the collector knows, some 30 ms a million; so often and no more.
+        Costs a walk over all objects that the collector knows, some 50 ms a million; so often and no more.
         """
         code = holding_generator(node.trace)
         if code is None or self._searches >= MAX_SEARCHES:
             return None
         self._searches += 1
-        found = next((thing for thing in _objects() if _waits_in(thing, code)), None)
+        found = next((thing for thing in _users(code) if _waits_in(thing, code)), None)
         return None if found is None else chain_of(found)
 
     def left(self, state: OwnerState, node: Node, how: str) -> Finding | None:
@@ -120,8 +120,8 @@ class Generators:
         )
 
 
-def _objects() -> list[Any]:
-    return gc.get_objects()
+def _users(code: CodeType) -> list[Any]:
+    return gc.get_referrers(code)
 
 
 def _waits_in(thing: Any, code: CodeType) -> bool:

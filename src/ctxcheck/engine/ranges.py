@@ -56,7 +56,8 @@ def open_range(
     state.runs = NO_RUNS
     if not bracket.shared:
         # not cached: a bracket stands for itself
-        bracket.node = node = Node(state.cur, engine.book.step(mark.name), state, trace)
+        bracket.node = node = Node(state.cur, mark.step or engine.book.step(mark.name), state, trace)
+        engine.named.entered(state, node)
         state.brackets.append(bracket)
         state.cur = node
 
@@ -120,7 +121,10 @@ def _unpaired(engine: Validator, state: OwnerState, mark: Mark, key: Any, span: 
     again = engine.book.lately_closed(name, key)
     if reason == "never opened" or (again is not None and reason in ("other key", "closed")):
         near, reason = again, "unpaired"
-    _report(engine, state, "CTX202", name, reason, mark.function, mark.declared, key, span, near, trace, mark.why)
+    _report(
+        engine, state, "CTX202", name, reason, mark.function, mark.declared, key, span, near, trace, mark.why,
+        of_context=mark.step is not None,
+    )  # fmt: skip
 
 
 def _check_nesting(engine: Validator, state: OwnerState, bracket: Bracket, mark: Mark, trace: Trace) -> None:
@@ -278,10 +282,11 @@ def _report(
     lock: Entry | None = None,
     inner: Inner | None = None,
     elsewhere: Bracket | None = None,
+    of_context: bool = False,
 ) -> None:
     finding = _finding(
         engine, state.owner, rule, name, reason, function, declared, key, span, bracket, trace, why, lock=lock,
-        inner=inner, elsewhere=elsewhere, allowed=engine.allowed(state.cur, rule),
+        inner=inner, elsewhere=elsewhere, of_context=of_context, allowed=engine.allowed(state.cur, rule),
     )  # fmt: skip
     engine.emit(state, finding)
 
@@ -303,6 +308,7 @@ def _finding(
     lock: Entry | None = None,
     inner: Inner | None = None,
     elsewhere: Bracket | None = None,
+    of_context: bool = False,
     other: str = "",
     allowed: str | None = None,
     grade: Grade = "certain",
@@ -330,6 +336,7 @@ def _finding(
         engine.book.timeline(elsewhere.name, elsewhere.key) if elsewhere is not None else (),
         engine.book.pairs.get(name, ("", "")),
         inner,
+        of_context or (bracket is not None and bracket.of_context),
     )
     classes = (lock.step.lock_class,) if lock is not None and lock.step.lock_class is not None else ()
     names = [c.key for c in classes] if inner is None else [inner.name]

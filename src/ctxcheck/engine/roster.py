@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, final
 
 from ctxcheck.engine import ranges
 from ctxcheck.engine.classes import REGION, LockClass
+from ctxcheck.engine.contexts import roles, stand_in_role
 from ctxcheck.engine.findings import Finding, ReleaseFacts
 from ctxcheck.engine.generators import holding_generator
 from ctxcheck.engine.owner import Node, Owner, OwnerState
@@ -45,6 +46,8 @@ class Roster:
         """Make the state of the calling thread."""
         state = OwnerState(Owner(_serials(), get_ident()), self._engine)
         state.origin = state.home = self._engine.origins.default
+        for step in roles():
+            stand_in_role(state, step)
         self._states[state.owner.serial] = weakref.ref(state)
         self.begun += 1
         return state

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from types import CodeType
 from typing import TYPE_CHECKING, Any, Final, final
 
-from ctxcheck.engine.classes import AWAIT, BLOCK, EVENT_LOOP
+from ctxcheck.engine.classes import AWAIT, BLOCK, EVENT_LOOP, ContextStep
 from ctxcheck.engine.findings import Finding, SuspendFacts
 from ctxcheck.engine.generators import holding_generator
 from ctxcheck.engine.owner import VOID, Node, Owner, OwnerState
@@ -137,7 +137,8 @@ class TaskState(OwnerState):
 
     def _above(self, at: Node, entry: Node) -> Node:
         """The task's own entry for one of its thread's, on top of ``at``."""
-        if entry.step is not EVENT_LOOP:
+        step = entry.step
+        if step is not EVENT_LOOP and not (isinstance(step, ContextStep) and step.kind == "role"):
             return Node(at, entry.step, self, entry.trace, stands_for=entry.stands_for)
         # nearly every step begins here, and what was taken upon it before is known: one and the same each time
         known: Node | None = at[entry.step]

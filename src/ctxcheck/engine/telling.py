@@ -68,11 +68,18 @@ def report_sleep(
 
 
 def report_forbidden(
-    engine: Validator, state: OwnerState, what: str, category: str, because: Node, trace: Trace
+    engine: Validator,
+    state: OwnerState,
+    what: str,
+    category: str,
+    because: Node,
+    trace: Trace,
+    declared: Trace = EMPTY,
+    why: str = "",
 ) -> None:
     """A call is made inside of a context of the program's own that forbids its category (CTX106)."""
     reason = engine.entry(because)
-    facts = ForbiddenFacts(what, category, reason, chain_of(engine, state))
+    facts = ForbiddenFacts(what, category, reason, chain_of(engine, state), "calls", declared, why)
     allowed = engine.allowed(state.cur, "CTX106")
     state.owner.learn_name()
     identity = (what, reason.name, trace.function())

@@ -21,6 +21,7 @@ from ctxcheck.engine import ranges
 from ctxcheck.engine.allows import Allows
 from ctxcheck.engine.brackets import BracketBook
 from ctxcheck.engine.classes import AWAIT, EVENT_LOOP, REGISTRY, ContextStep, LockClass, Step
+from ctxcheck.engine.contexts import Named
 from ctxcheck.engine.declared import Declaration, Declared
 from ctxcheck.engine.destroyed import Destroyed
 from ctxcheck.engine.findings import Entry, Finding
@@ -99,6 +100,7 @@ class Validator:
         self.watchdog: Watchdog = Watchdog(self)
         self.destroyed: Destroyed = Destroyed(self)
         self.generators: Generators = Generators(self)
+        self.named: Named = Named(self)
         #: owners that wait for a lock of their own, and may be waiting for a hand-off
         self.provisional: dict[OwnerState, Finding] = {}
         self._traces: dict[tuple[Any, ...], Trace] = {}
@@ -228,7 +230,7 @@ class Validator:
         if isinstance(step, ContextStep) and step.kind == "allow":
             self.allows.entered(step)
         node = Node(parent, step, state, capture(2))
-        if self.room():
+        if self.named.entered(state, node) and self.room():
             parent[step] = node
         return node
 

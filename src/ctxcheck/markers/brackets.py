@@ -8,7 +8,7 @@ from typing import Any, Final, Literal, NamedTuple, cast, final
 from ctxcheck import fastpath
 from ctxcheck.engine import ranges, slowpath
 from ctxcheck.engine.brackets import Bracket, Mark, Span, describe_span
-from ctxcheck.engine.classes import AWAIT, BLOCK, EVENT_LOOP
+from ctxcheck.engine.classes import AWAIT, BLOCK, EVENT_LOOP, ContextStep
 from ctxcheck.engine.errors import ViolationError
 from ctxcheck.engine.findings import Entry
 from ctxcheck.engine.owner import VOID, OwnerState
@@ -63,13 +63,13 @@ class Options(NamedTuple):
     why: str = ""
     sleepable: bool = True
     nested: bool = False
-
+    step: ContextStep | None = None
 
     def mark(self, what: str, declared: Trace) -> Mark:
         """What the engine is told at each call of ``what``, which is marked at ``declared``."""
         return Mark(
             self.name, what, declared, anyone=self.owner == "any", sleepable=self.sleepable, sleeps=self.sleeps,
-            nested=self.nested, why=self.why,
+            nested=self.nested, why=self.why, step=self.step,
         )  # fmt: skip
 
 

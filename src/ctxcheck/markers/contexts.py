@@ -9,12 +9,13 @@ from ctxcheck import fastpath
 from ctxcheck.engine import slowpath
 from ctxcheck.engine.blocking import call_named, judge
 from ctxcheck.engine.classes import AWAIT, BLOCK, EVERYTHING, FREE, ContextStep, Step
+from ctxcheck.engine.contexts import forbidding
 from ctxcheck.engine.errors import ViolationError
 from ctxcheck.engine.owner import VOID, Node, OwnerState
 from ctxcheck.engine.raw import get_frame, uninterrupted
 from ctxcheck.engine.rules import find_rule, rule_names
 from ctxcheck.engine.sites import EMPTY, Trace, capture, capture_place, is_own, suspended_at
-from ctxcheck.engine.telling import report_sleep
+from ctxcheck.engine.telling import report_forbidden, report_sleep
 from ctxcheck.markers.shapes import F, Plan, enter, held, leave, mark
 from ctxcheck.markers.target import Target
 from ctxcheck.markers.usage import ENABLED, check_text, describe, nearest, used_as
@@ -41,12 +42,20 @@ def sleeps(
             slowpath.consult(judge, state.engine, state, call, None, how, declared, why)
     elif not state.cur.allows & permission:
         slowpath.consult(_report_sleep, state, what, how, permission, declared, capture(1), why)
+    elif not state.cur.allows & FREE:
+        slowpath.consult(_report_forbidden, state, what, declared, capture(1), why)
 
 
 def _report_sleep(
     state: OwnerState, what: str, how: Any, permission: int, declared: Trace, trace: Trace, why: str = ""
 ) -> None:
     report_sleep(state.engine, state, what, how, trace, declared=declared, permission=permission, why=why)
+
+
+def _report_forbidden(state: OwnerState, what: str, declared: Trace, trace: Trace, why: str) -> None:
+    """What may suspend the task is called: a context around it may forbid to sleep (CTX106)."""
+    for entry in forbidding(state.cur, "sleep"):
+        report_forbidden(state.engine, state, what, "sleep", entry, trace, declared, why)
 
 
 @final
@@ -79,7 +88,7 @@ class Sleeps:
         return mark(function, "might_sleep", self._plan)
 
     def _plan(self, target: Target) -> Plan:
-        mask = BLOCKING if target.permission == BLOCK else target.permission
+        mask = target.permission | FREE
         check = [f"if _ctx_st.cur.allows & {mask} != {mask}:", "    _ctx_report(_ctx_st)"]
         return Plan(check, _ctx_report=_Declared(target, self.reason or ""))
 
@@ -173,7 +182,7 @@ def _is_sleep_point(frame: FrameType) -> bool:
 
 
 def _here(state: OwnerState, permission: int, why: str) -> None:
-    mask = BLOCKING if permission == BLOCK else permission
+    mask = permission | FREE
     if state.cur.allows & mask != mask:
         trace = capture(1)
         sleeps(state, trace.function(), "marked", permission, why=why)
@@ -249,16 +258,16 @@ def _once(state: OwnerState, step: Step) -> Node:
     return Node(state.cur, step, state, capture(1))
 
 
-_steps: Final[dict[tuple[str, str], ContextStep]] = {}
+_steps: Final[dict[tuple[str, str, frozenset[str]], ContextStep]] = {}
 
 
-def _interned(kind: str, label: str, takes: int) -> tuple[ContextStep, bool]:
+def interned(kind: str, label: str, takes: int, detail: frozenset[str] = frozenset()) -> tuple[ContextStep, bool]:
     """The step of a context by its label: always the same one, up to ``MAX_LABELS``."""
-    key = (kind, label)
+    key = (kind, label, detail)
     found = _steps.get(key)
     if found is not None:
         return found, True
-    made = ContextStep(kind, label, takes)
+    made = ContextStep(kind, label, takes, detail=detail)
     if len(_steps) >= MAX_LABELS:
         return made, False
     return _steps.setdefault(key, made), True
@@ -293,7 +302,7 @@ class Atomic(Section):
             while is_own(frame.f_code) and frame.f_back is not None:
                 frame = frame.f_back
             label = str(frame.f_code.co_qualname)
-        return _interned("atomic", label, EVERYTHING)
+        return interned("atomic", label, EVERYTHING)
 
 
 @overload

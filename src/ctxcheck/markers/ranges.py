@@ -229,14 +229,14 @@ class Range:
             where = _span_part(target, self._span)
             marked.span_names = names_of(self._span)
         own = self._key is None or self._key == target.first
-        nested = self._options.nested if self._marker == "range_start" else None
+        nested = self._options.nested if self._marker.endswith("_start") else None
         _check_shape(target, self._marker, self._options.name, not own, self._span is not None, nested)
         if self._marker == "within_range":
             check = f"_ctx_within(_ctx_st, {key}, {where})"
             if where == "None" and key.isidentifier():
                 check = _AGAIN.format(key=key, same_key="" if key == "None" else _SAME_KEY.format(key=key))
             return Plan([check], _ctx_within=marked.within, _ctx_mark=marked.mark)
-        if self._marker == "range_start":
+        if self._marker.endswith("_start"):
             check = f"_ctx_token = _ctx_begin(_ctx_st, {key}, {where})"
             return Plan([check], "start", _ctx_begin=marked.begin, _ctx_opened=marked.opened)
         check = f"_ctx_token = _ctx_ending(_ctx_st, {key}, {where})"

@@ -346,6 +346,10 @@ def leave(state: OwnerState, node: Node) -> None:
         owner.drops.append(node)
 
 
+#: What is the owner's, whoever runs.
+_STAYS: Final = frozenset({"range", "bracket", "role"})
+
+
 def suspend(state: OwnerState, node: Node, carried: list[Node]) -> None:
     """The body stops for now: take its context off the chain, and those that it has entered inside.
 
@@ -356,7 +360,7 @@ def suspend(state: OwnerState, node: Node, carried: list[Node]) -> None:
         if entry.stands_for is node:
             break
         step = entry.step
-        if step.kind != "range" if isinstance(step, ContextStep) else step.mode is not None and step.mode.enters:
+        if step.kind not in _STAYS if isinstance(step, ContextStep) else step.mode is not None and step.mode.enters:
             inside.append(entry)
     else:
         return

@@ -22,11 +22,11 @@ _WITH: Final[dict[str, Use]] = {"BEFORE_WITH": "with", "BEFORE_ASYNC_WITH": "asy
 _FAR: Final = 2_000
 
 
-def nearest(given: str, allowed: Iterable[str]) -> str:
+def nearest(given: str, allowed: Iterable[str], cutoff: float = 0.5) -> str:
     """Return "; did you mean 'x'?" if one of ``allowed`` is close to ``given``, else nothing."""
     import difflib
 
-    found = difflib.get_close_matches(given, list(allowed), 1, 0.5)
+    found = difflib.get_close_matches(given, list(allowed), 1, cutoff)
     return f"; did you mean {found[0]!r}?" if found else ""
 
 
@@ -92,3 +92,14 @@ def used_as(frame: FrameType) -> Use:
             break
         at = index.get(op.argval, len(code)) if jump else at + 1
     return "value"
+
+
+def is_statement(frame: FrameType) -> bool:
+    """Whether the call that ``frame`` is in the middle of is a statement, whose value nobody takes.
+
+    Takes about a tenth of a millisecond.
+    """
+    import dis
+
+    behind = [i.opname for i in dis.get_instructions(frame.f_code) if i.offset > frame.f_lasti]
+    return next((name for name in behind if name not in ("CALL", "CACHE", "EXTENDED_ARG", "NOP")), "") == "POP_TOP"

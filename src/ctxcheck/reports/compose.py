@@ -20,6 +20,7 @@ from ctxcheck.engine.findings import (
     OrderFacts,
     RangeFacts,
     ReleaseFacts,
+    RequiredFacts,
     SelfDeadlockFacts,
     SleepFacts,
     SlotFacts,
@@ -33,10 +34,11 @@ from ctxcheck.reports.compose_context import write_sleep
 from ctxcheck.reports.compose_declared import write_declared
 from ctxcheck.reports.compose_held import write_destroyed, write_fault, write_held, write_release
 from ctxcheck.reports.compose_interrupt import write_interrupt
+from ctxcheck.reports.compose_named import write_forbidden, write_required
 from ctxcheck.reports.compose_order import write_order
 from ctxcheck.reports.compose_range import write_range
 from ctxcheck.reports.compose_self import write_nesting, write_self_deadlock
-from ctxcheck.reports.compose_slow import write_forbidden, write_loop, write_slow
+from ctxcheck.reports.compose_slow import write_loop, write_slow
 from ctxcheck.reports.compose_task import write_suspend
 from ctxcheck.reports.compose_wait import write_slot, write_wait
 from ctxcheck.reports.draft import Draft
@@ -112,6 +114,8 @@ def _write(draft: Draft) -> None:
             write_slow(draft, facts)
         case ForbiddenFacts():
             write_forbidden(draft, facts)
+        case RequiredFacts():
+            write_required(draft, facts)
         case SlotFacts():
             write_slot(draft, facts)
         case FaultFacts():

@@ -117,7 +117,8 @@ def context_rows(draft: Draft, chain: tuple[Entry, ...], owner: str) -> None:
             draft.held.append(draft.name(step.lock_class))
         else:
             kind = plain(step.kind) if isinstance(step, ContextStep) else "context"
-            verb = "opened at" if kind == "range" else "entered at"
+            verb = "opened at" if kind in ("range", "bracket") else "taken at" if kind == "role" else "entered at"
+            kind = "context" if kind == "bracket" else kind
         file, line = ("", 0) if step is EVENT_LOOP else (spot.file, spot.line)
         draft.contexts.append(Context(kind, draft.entry_text(entry), verb, file, line, allows=_allows(step.takes)))
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import re
 from typing import Final
 
 from ctxcheck.engine.findings import Entry, Moment, RangeFacts
@@ -36,6 +38,8 @@ def write_range(draft: Draft, facts: RangeFacts) -> None:
         "lock released inside": _lock_released_inside,
         "lock held at end": _lock_held_at_end,
     }[facts.reason](draft, facts)
+    if facts.of_context:
+        _say_context(draft)
     _timeline(draft, facts)
     draft.stack("stack", finding.owner, finding.trace)
     if facts.opened is not None and facts.opened.owner is not finding.owner:
@@ -44,6 +48,25 @@ def write_range(draft: Draft, facts: RangeFacts) -> None:
 
 
 # --- words -------------------------------------------------------------------------------
+
+_RANGE: Final = re.compile(r"(`[^`]*`)|@range_(start|end)\b|\brange(s?)\b")
+
+
+def _say_context(draft: Draft) -> None:
+    """A context that is opened by one call and closed by another is a range, and isn't called so."""
+
+    def word(match: re.Match[str]) -> str:
+        quoted, marker, plural = match.groups()
+        return str(quoted or (f"@context_{marker}" if marker else f"context{plural}"))
+
+    def said(text: str) -> str:
+        return _RANGE.sub(word, text.removeprefix("whoever keeps off the range keeps off for ever; "))
+
+    draft.message = said(draft.message)
+    draft.sites = [dataclasses.replace(s, label=said(s.label), heading=said(s.heading)) for s in draft.sites]
+    draft.notes = [said(note) for note in draft.notes]
+    # a context has no `owner=`
+    draft.helps = [said(text) for text in draft.helps if 'owner="any"' not in text]
 
 
 def _name(facts: RangeFacts) -> str:

@@ -1,4 +1,4 @@
-"""Reports on calls that block: CTX103, CTX105, and CTX106 where a context forbids a sort of calls."""
+"""Reports on calls that block: CTX103 and CTX105."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import re
 from typing import Final
 
 from ctxcheck.engine.classes import EVENT_LOOP
-from ctxcheck.engine.findings import ForbiddenFacts, SleepFacts, SlowFacts
+from ctxcheck.engine.findings import SleepFacts, SlowFacts
 from ctxcheck.engine.sites import Trace
 from ctxcheck.engine.violations import Scenario
 from ctxcheck.engine.violations import Step as Row
-from ctxcheck.reports.compose_context import began, context_here, context_rows
+from ctxcheck.reports.compose_context import context_here, context_rows
 from ctxcheck.reports.draft import Draft, here
 from ctxcheck.reports.sourcetext import as_call, call_name, code, short_name, visible
 
@@ -147,21 +147,3 @@ def write_slow(draft: Draft, facts: SlowFacts) -> None:
     else:
         draft.help(f"try, `acquire(blocking=False)`, with a way to go on when {lock} is taken")
     draft.allow_locks([facts.lock_class], "if nobody is kept waiting")
-
-
-def write_forbidden(draft: Draft, facts: ForbiddenFacts) -> None:
-    """CTX106, of a call that blocks."""
-    finding = draft.finding
-    owner = draft.owner(finding.owner)
-    context = draft.entry_name(facts.because)
-    what = code(short_name(facts.what))
-    draft.message = f"forbidden in context: {what} is called inside {context}, which forbids {facts.category} calls"
-    draft.site("now", finding.trace, f"a {facts.category} call")
-    began(draft, facts.because)
-    context_rows(draft, facts.chain, owner)
-    context_here(draft, "calls", short_name(facts.what), "called at")
-    draft.stack("stack", finding.owner, finding.trace)
-    draft.help(f"call {call_name(short_name(facts.what))} before {context} begins or after it ends")
-    draft.help("collect inside what is to be done, and do it when the context has ended")
-    draft.allow_line(finding.trace)
-

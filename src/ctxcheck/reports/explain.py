@@ -17,7 +17,6 @@ WIDTH: Final = 88
 #: Rules whose names are fixed, but which this version doesn't detect yet.
 NOT_DETECTED_YET: Final[frozenset[str]] = frozenset(
     {
-        *("CTX106", "CTX107"),
         "CTX306",
     }
 )
