@@ -119,6 +119,21 @@ class DataFile:
         except Exception as error:
             self._remember("write", error)
 
+    def begin(self) -> str | None:
+        """The path of the file that the next record goes to, created if need be; ``None`` if there is none.
+
+        It is another one than before in a forked child, and after the program has closed all descriptors.  Raises
+        nothing.
+        """
+        try:
+            if self._pid != _getpid():
+                self._leave_to_parent()
+            if not self._closed and not self._failed:
+                return self._file().path
+        except Exception as error:
+            self._remember("write", error)
+        return None
+
     def close(self) -> None:
         """Close the file.  Later records are dropped; a second call does nothing."""
         if self._closed or self._pid != _getpid():

@@ -39,7 +39,7 @@ _CHUNK: Final = 2_000
 
 
 class Sink(Protocol):
-    """A data file; its ``path``, if it has one, is that of the file which it writes now."""
+    """A data file; its ``begin()``, if it has one, says which file it is that the next record goes to."""
 
     def write(self, record: dict[str, Any]) -> object:
         """Append one record, and raise nothing."""
@@ -80,9 +80,8 @@ class Recorder:
             if not self._busy.acquire(False):
                 return
             try:
+                self._begin()
                 self._write_queue()
-            except _NewFileError:
-                pass  # nothing was taken off the queue
             except Exception:  # the file is the poorer; the program goes on
                 self.failed = True
             finally:
@@ -94,10 +93,7 @@ class Recorder:
         if self.failed or not self._busy.acquire(False):
             return
         try:
-            try:
-                self._write_rest()
-            except _NewFileError:
-                self._write_rest()
+            self._write_rest()
         except Exception:
             self.failed = True
         finally:
@@ -143,9 +139,10 @@ class Recorder:
         """What all of it comes to, in place of what was written when it came: only now it is known which locks keep
         others out, and which owners outlived their tests."""
         union = self._engine.origins.everything()
-        tables = self._tables
         if not union.seen and not union.edges:
             return
+        self._begin()
+        tables = self._tables
         document = tables.document_of(union)
         edges = document.pop("edges")
         for start in range(0, len(edges), _CHUNK):
@@ -154,24 +151,17 @@ class Recorder:
         self._put({"seen": seen, **document, "lost": self.lost, "final": True, "whole": True})
 
     def _put(self, body: dict[str, Any]) -> None:
-        """Write a record.
-
-        Raises:
-            _NewFileError: another file has begun meanwhile (the program closed the one), which has none of the rows.
-        """
         rows = self._tables.fresh()
         self._sink.write({"type": "evidence", "schema_version": evidence.SCHEMA_VERSION, **rows, **body})
         self._tables.written(rows)
-        path = getattr(self._sink, "path", None)
+
+    def _begin(self) -> None:
+        """Begin the tables anew where another file has begun: the program closed the one."""
+        begin: Callable[[], str | None] | None = getattr(self._sink, "begin", None)
+        path = begin() if begin is not None else None
         if path != self._path:
-            first, self._path = self._path is None, path
-            if not first:
-                self._tables = _Tables(self._root)
-                raise _NewFileError
-
-
-class _NewFileError(Exception):
-    """What was written last refers to rows of another file: it has to be written again."""
+            self._path = path
+            self._tables = _Tables(self._root)
 
 
 @final
