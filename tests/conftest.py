@@ -24,7 +24,7 @@ Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 @pytest.fixture(autouse=True)
 def nothing_declared() -> Iterator[None]:
-    """What a test declares of the order of locks would hold for the process, and a role that it takes for the thread."""
+    """What a test declares of the order of locks would hold for the process, and a role for the thread."""
     before = list(declared._in_code)
     yield
     declared._in_code[:] = before
@@ -49,7 +49,7 @@ def ctxcheck(tmp_path: Path) -> Run:
     ) -> subprocess.CompletedProcess[str]:
         if code is not None:
             (tmp_path / "program.py").write_text(code)
-        environ = {k: v for k, v in os.environ.items() if not k.startswith("CTXCHECK")}
+        environ = {k: v for k, v in os.environ.items() if not k.startswith(("CTXCHECK", "GITHUB_"))}
         environ |= {"NO_COLOR": "1"} | (env or {})
         return subprocess.run(
             [sys.executable, "-m", "ctxcheck", *args],

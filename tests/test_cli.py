@@ -284,12 +284,48 @@ def test_an_unknown_key_is_refused_by_name(ctxcheck: Run, tmp_path: Path) -> Non
     assert "pyproject.toml: [tool.ctxcheck] unknown key 'stack_dept'; did you mean 'stack-depth'?" in result.stdout
 
 
-def test_an_output_that_cant_be_written_is_said_and_nothing_else_is_lost(ctxcheck: Run) -> None:
-    outputs = ("--output", "json:no/such/folder/x.json", "--output", "text")
-    result = ctxcheck("run", *outputs, "program.py", code=INVERSION)
-    assert "can't write --output json:no/such/folder/x.json" in result.stdout
+def test_folders_on_the_way_to_an_output_are_made(ctxcheck: Run, tmp_path: Path) -> None:
+    ctxcheck("run", "--output", "json:no/such/folder/x.json", "program.py", code=INVERSION)
+    assert json.loads((tmp_path / "no/such/folder/x.json").read_text())["violations"]
+
+
+@pytest.mark.parametrize(
+    ("output", "reason"),
+    [("json:program.py/x.json", "program.py is no folder"), ("json:.", "that is a folder")],
+)
+def test_an_output_that_cant_be_written_is_said_before_anything_is_run(
+    ctxcheck: Run, output: str, reason: str
+) -> None:
+    result = ctxcheck("run", "--output", output, "program.py", code=CLEAN)
+    assert result.returncode == 2
+    assert result.stdout == f"ctxcheck: can't write --output {output}: {reason}\n"
+
+
+def test_an_output_that_cant_be_written_in_the_end_is_said_and_nothing_else_is_lost(ctxcheck: Run) -> None:
+    outputs = ("--output", "json:out/x.json", "--output", "text")
+    result = ctxcheck("run", *outputs, "program.py", code=INVERSION + "open('out', 'w').close()\n")
+    assert "can't write --output json:out/x.json: File exists\n" in result.stdout
     assert "error[CTX001]" in result.stdout
     assert result.returncode == 1
+
+
+def test_on_github_annotations_and_a_summary_are_added(ctxcheck: Run, tmp_path: Path) -> None:
+    env = {"GITHUB_ACTIONS": "true", "GITHUB_STEP_SUMMARY": "summary.md", "GITHUB_WORKSPACE": str(tmp_path.parent)}
+    result = ctxcheck("run", "program.py", code=INVERSION, env=env)
+    assert f"\n::error file={tmp_path.name}/program.py,line=" in result.stdout
+    assert result.stdout.count("error[CTX001]") == 1
+    assert (tmp_path / "summary.md").read_text().startswith("### ctxcheck\n")
+    # whoever names the outputs gets these
+    result = ctxcheck("run", "--output", "text", "program.py", env=env)
+    assert "::error" not in result.stdout
+    assert (tmp_path / "summary.md").read_text().count("### ctxcheck") == 1
+
+
+def test_a_summary_has_room_for_what_others_wrote(ctxcheck: Run, tmp_path: Path) -> None:
+    (tmp_path / "summary.md").write_text("x" * (2**20 - 1200) + "\n")
+    env = {"GITHUB_STEP_SUMMARY": "summary.md"}
+    ctxcheck("run", "--output", "github", "program.py", code=INVERSION, env=env)
+    assert (tmp_path / "summary.md").stat().st_size <= 2**20
 
 
 def test_ctxcheck_0_runs_the_program_plainly(ctxcheck: Run) -> None:
@@ -354,7 +390,8 @@ if not pid:
 os.waitpid(pid, 0)
 """
     result = ctxcheck("run", "program.py", code=code)
-    assert "error[" not in result.stdout
+    assert result.stdout.count("error[CTX001]") == 1
+    assert "found in child process" in result.stdout
     assert rules(tmp_path) == ["CTX001"]
 
 

@@ -19,6 +19,8 @@ from ctxcheck.config import KEYS, Allow, Config, ConfigError, Order, Output, Res
 
 SRC = str(Path(config.__file__).resolve().parent.parent)
 
+FORMATS = "text, concise, json, jsonl, sarif, github, none"
+
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
@@ -360,10 +362,10 @@ def test_a_file_that_is_no_text(project: Path) -> None:
         ),
         ("ignore = ['E501']", "ignore has an unknown rule 'E501'; allowed: a code, a prefix of codes, or a slug"),
         ("ignore = ['']", "ignore has the item ''; allowed: codes, prefixes of codes, or slugs"),
-        ("output = ['xml']", "output has an unknown type 'xml'; allowed: text, json, concise, none"),
+        ("output = ['xml']", f"output has an unknown type 'xml'; allowed: {FORMATS}"),
         (
             "output = ['jsn:x']",
-            "output has an unknown type 'jsn'; allowed: text, json, concise, none; did you mean 'json'?",
+            f"output has an unknown type 'jsn'; allowed: {FORMATS}; did you mean 'json'?",
         ),
         ("output = ['json:']", "output has the item 'json:'; allowed: TYPE or TYPE:PATH (no PATH for none)"),
         ("output = ['none:x']", "output has the item 'none:x'; allowed: TYPE or TYPE:PATH (no PATH for none)"),
@@ -454,7 +456,7 @@ def test_a_bad_variable_is_named(project: Path, variable: str, value: str, messa
         ({"stack-depth": "x"}, "command line: --stack-depth is 'x'; allowed: a whole number, at least 1"),
         (
             {"output": ["js"]},
-            "command line: --output has an unknown type 'js'; allowed: text, json, concise, none; did you mean 'json'?",
+            f"command line: --output has an unknown type 'js'; allowed: {FORMATS}; did you mean 'json'?",
         ),
         ({"colour": "never"}, "command line: unknown key 'colour'; did you mean 'color'?"),
     ],

@@ -19,7 +19,7 @@ PROGRAMS = {name: code for kind, name, code in BLOCKS if kind == "python"}
 def _run(words: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
     for name, code in PROGRAMS.items():
         (folder / name).write_text(code)
-    env = {k: v for k, v in os.environ.items() if not k.startswith("CTXCHECK")} | {"NO_COLOR": "1"}
+    env = {k: v for k, v in os.environ.items() if not k.startswith(("CTXCHECK", "GITHUB_"))} | {"NO_COLOR": "1"}
     return subprocess.run(
         words, cwd=folder, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False, timeout=60
     )

@@ -145,7 +145,7 @@ def test_many_threads_write_each_row_once(tmp_path: Path) -> None:
 
         def work(step: int) -> None:
             start.wait()
-            for i in range(0, 40 - step):
+            for i in range(40 - step):
                 nest(some[i], some[i + step])
 
         threads = [threading.Thread(target=work, args=(n + 1,)) for n in range(6)]

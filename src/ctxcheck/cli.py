@@ -87,7 +87,7 @@ def _parsers(*, every: bool = True) -> tuple[argparse.ArgumentParser, argparse.A
         "--output",
         action="append",
         metavar="TYPE[:PATH]",
-        help="a report: text, json, concise or none; to standard error without a path; may be repeated",
+        help=f"a report: {', '.join(KEYS['output'].allowed)}; to standard error without a path; may be repeated",
     )
     for name in _RUN_OPTIONS:
         key = KEYS[name]
@@ -180,8 +180,9 @@ class Run:
     """One checked run of a program, from the locks put in place to the last line."""
 
     def __init__(self, parsed: argparse.Namespace, resolved: Resolved, program: Program, command: list[str]) -> None:
-        from ctxcheck import baseline
+        from ctxcheck import baseline, outputs
         from ctxcheck.datafile import DataFile
+        from ctxcheck.keys import Output
         from ctxcheck.locks import naming
         from ctxcheck.selection import Allowance
         from ctxcheck.session import Session
@@ -193,10 +194,11 @@ class Run:
         self.cwd: str = os.getcwd()
         self.printed: dict[str, str] = {}
         # -q: what would go to the terminal as text goes there one a line
-        self.outputs: list[tuple[str, str | None]] = [
-            ("concise" if parsed.quiet and o.type == "text" and o.path is None else o.type, o.path)
-            for o in self.config.output
+        self.outputs: list[Output] = [
+            Output("concise") if parsed.quiet and o == Output("text") else o
+            for o in outputs.with_github(self.config.output, chosen=resolved.sources["output"] != "default")
         ]
+        outputs.check(self.outputs, cwd=self.cwd)
         self.reported: bool = False
         self.refused: str = ""
         self._pid = os.getpid()
@@ -228,9 +230,11 @@ class Run:
         from ctxcheck.dumps import dump_on
         from ctxcheck.greenlets import Watch
         from ctxcheck.probes import install
-        from ctxcheck.reports import json, text  # before the program can be in the way of an import
+        from ctxcheck.reports import formats, text
 
-        del json, text
+        del text
+        for output in self.outputs:  # what it imports, before the program can be in the way
+            formats.render(output.type, formats.Report([]))
         watch = Watch(self._refuse)
         outcome = Outcome(0)
         children.share(self.data, self.config_path, ask=self.parsed.processes)
@@ -269,21 +273,14 @@ class Run:
         """Print what is certain while the program runs: it may never come to its end."""
         if os.getpid() != self._pid or len(self.printed) >= self.config.max_reports:
             return
-        for kind, path in self.outputs:
-            if path is None and kind in ("text", "concise"):
+        from ctxcheck.reports.formats import Report, render
+
+        for output in self.outputs:
+            if output.path is None and output.type in ("text", "concise"):
                 self.printed[violation.fingerprint] = violation.grade
-                _say(self._render(kind, [violation], color=self._color()) + "\n" * (kind == "text"))
-
-    def _render(self, kind: str, violations: list[Violation], *, color: bool) -> str:
-        from ctxcheck.reports import concise, text
-
-        if kind == "concise":
-            return concise.render(violations)
-        return "\n\n".join(
-            text.render_short(v, color=color) if v.grade == "unlikely" else text.render(v, color=color)
-            for v in violations
-            if v.allowed_by is None and not v.baselined
-        )
+                text = render(output.type, Report([violation]), color=self._color())
+                if text:
+                    _say(text + "\n" * (output.type == "text"))
 
     def _report(self, program_status: int) -> int:
         """Write every report, print the last line, and return the status to leave with."""
@@ -294,7 +291,7 @@ class Run:
             # a forked child that fell off the end of the program: its findings are in its own file
             self.data.close()
             return program_status
-        everything = self._with_processes(self.session.violations)
+        everything = self._with_children(self.session.violations)
         violations = everything[: self.config.max_reports]
         counts = self._counts()
         failing = any(self.session.fails(v) for v in everything)
@@ -305,8 +302,7 @@ class Run:
             status = BROKEN
         elif status == 0 and (failing or complaints) and not self.parsed.exit_zero:
             status = self.parsed.error_exitcode
-        for kind, path in self.outputs:
-            self._write(kind, path, violations, everything, counts, unused)
+        self._emit(everything, counts, program_status, status, unused)
         for line in complaints:
             _say(f"ctxcheck: strict: {line}")
         if not self.config.strict:
@@ -331,6 +327,21 @@ class Run:
         _say(f"ctxcheck: {number or 'no'} child process{'es' if number != 1 else ''} took part")
         return found
 
+    def _with_children(self, own: list[Violation]) -> list[Violation]:
+        """What the children that the program forked have found, too."""
+        from ctxcheck import children as processes
+
+        if processes.asked():  # the forked ones are among them
+            return self._with_processes(own)
+        if not self.session.has_forked:
+            return own
+        from ctxcheck import forked
+
+        children, problems = forked.collect(self.data.directory, self.data.run, self._pid)
+        for problem in problems:
+            _say(f"ctxcheck: warning: {problem}")
+        return forked.merge(own, children)
+
     def _last_lines(
         self, violations: list[Violation], counts: Counts, program_status: int, status: int, hidden: int
     ) -> None:
@@ -352,7 +363,7 @@ class Run:
             _say(f"ctxcheck: warning: {line}")
         if len(refused) > MAX_LINES:
             _say(f"ctxcheck: warning: {len(refused) - MAX_LINES} more comments like these")
-        if unused and any(kind in ("text", "concise") for kind, _ in self.outputs):
+        if unused and any(output.type in ("text", "concise") for output in self.outputs):
             where = [f"{u.file}:{u.line}" if u.line else f"{u.file} ({u.rules[0]})".strip() for u in unused]
             more = f" and {len(where) - MAX_LINES} more" if len(where) > MAX_LINES else ""
             many = f"{len(where)} allows" if len(where) > 1 else "1 allow"
@@ -386,39 +397,36 @@ class Run:
 
         return replace(self.session.counts(), unchecked=unchecked_locks())
 
-    def _write(
-        self, kind: str, path: str | None, shown: list[Violation], everything: list[Violation], counts: Counts,
-        unused: list[UnusedAllow],
+    def _emit(
+        self, violations: list[Violation], counts: Counts, program_status: int, status: int, unused: list[UnusedAllow]
     ) -> None:
-        if kind == "none":
-            return
-        if kind == "json":
-            from ctxcheck.reports import json
+        from ctxcheck import outputs
+        from ctxcheck.reports.formats import Report
 
-            run = {"argv": self.command[1:], "python": sys.version.split()[0], "platform": sys.platform}
-            graph = self.session.graph()
-            content = json.dumps(json.document(everything, counts, run=run, graph=graph, unused_allows=unused))
-        else:
-            color = self._color() if path is None else self.config.color == "always"
-            content = self._render(
-                kind,
-                [
-                    v
-                    for v in (everything if kind == "concise" else shown)
-                    if path is not None or self.printed.get(v.fingerprint) != v.grade
-                ],
-                color=color,
-            )
-            content += "\n" if content and kind == "text" else ""
-        if path is None:
-            if content:
-                _say(content)
-            return
-        try:
-            with open(os.path.join(self.cwd, path), "w", encoding="utf-8") as file:
-                file.write(content.rstrip("\n") + "\n")
-        except OSError as error:
-            _say(f"ctxcheck: can't write --output {kind}:{path}: {error.strerror or error}")
+        report = Report(
+            violations,
+            counts,
+            run={
+                "argv": self.command[1:],
+                "python": sys.version.split()[0],
+                "platform": sys.platform,
+                "program_status": program_status,
+                "exit_status": status,
+            },
+            graph=self.session.graph(),
+            most=self.config.max_reports,
+            told=self.printed,
+            unused_allows=unused,
+            prefix=outputs.prefix(self.cwd),
+        )
+        outputs.emit(
+            self.outputs,
+            report,
+            say=_say,
+            cwd=self.cwd,
+            color=self._color(),
+            always_color=self.config.color == "always",
+        )
 
     def _color(self) -> bool:
         if self.config.color != "auto":

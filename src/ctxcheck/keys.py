@@ -114,6 +114,9 @@ _DEFAULTS: Final = Config()
 #: Kinds of tables, which no variable can hold.
 _TABLES: Final = ("allows", "orders")
 
+#: What :mod:`ctxcheck.reports.formats` can render; a test holds the two to each other.
+_FORMATS: Final = ("text", "concise", "json", "jsonl", "sarif", "github", "none")
+
 #: Every key, in the order of the documentation.
 KEYS: Final[dict[str, Key]] = {
     name: Key(name, kind, allowed, "" if kind in _TABLES else f"CTXCHECK_{name.replace('-', '_').upper()}", text)
@@ -134,7 +137,7 @@ KEYS: Final[dict[str, Key]] = {
         ("dump-signal", "signal", (), "print who waits for whom when this signal comes, such as SIGUSR2"),
         ("data-dir", "text", (), "the folder of the data files"),
         ("baseline", "text", (), "the file of the findings that are known: only new ones fail"),
-        ("output", "outputs", ("text", "json", "concise", "none"), "a report, TYPE or TYPE:PATH; may be repeated"),
+        ("output", "outputs", _FORMATS, "a report, TYPE or TYPE:PATH; may be repeated"),
         ("color", "choice", ("auto", "always", "never"), "colour in the text report"),
         ("allow", "allows", (), "findings that are accepted: rule, reason, and locks or path"),
         ("order", "orders", (), "orders that locks are to be taken in: locks or leaf, and reason"),

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterable
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, TypeVar
 
@@ -21,7 +22,7 @@ from ctxcheck.engine.findings import Finding, InterruptFacts, OrderFacts
 from ctxcheck.engine.grading import Owners
 from ctxcheck.engine.origins import Phase, outliving
 from ctxcheck.engine.owner import VOID, Owner
-from ctxcheck.engine.raw import get_ident
+from ctxcheck.engine.raw import get_frame, get_ident
 from ctxcheck.engine.rules import GRADES, Grade, selects
 from ctxcheck.engine.validator import Validator
 from ctxcheck.engine.violations import Counts, Violation
@@ -131,6 +132,10 @@ class Session:
         self._acquisitions: int = 0
         self._started: bool = False
         self._stopped: bool = False
+        #: whether this process has forked
+        self.has_forked: bool = False
+        #: in a forked child: how often each finding was seen before
+        self._inherited: dict[tuple[str, str], int] | None = None
         after = float(deadlock_after)
         self.engine: Validator = Validator(self._record, self._withdraw, owners=owners, deadlock_after=after)
         self.engine.insistent = mode == "raise"
@@ -432,6 +437,11 @@ class Session:
         count = known.count + (not isinstance(finding.facts, (OrderFacts, InterruptFacts)))
         # the count may lose a little where threads race; the finding itself can't
         known = book.found[known.fingerprint] = known.replace(count=count)
+        if self._inherited is not None:
+            # in a child, whose end nobody may see; not each time, as a program may find it as often as it likes
+            own = count - self._inherited.get((finding.origin, known.fingerprint), 0)
+            if own > 0 and own & (own - 1) == 0:
+                self._write_found(known, finding.origin)
         return known
 
     def _tell(self, violation: Violation) -> None:
@@ -484,12 +494,22 @@ class Session:
     def _wanted(self, violation: Violation) -> bool:
         return selects(violation.rule, self._select, self._ignore)
 
+    def after_fork(self, engine: Validator | None) -> None:
+        """In a forked child: what was found before is the parent's; ``engine`` is the one that events go to."""
+        books = list(self._books.items())
+        self._inherited = {(origin, f): v.count for origin, book in books for f, v in list(book.found.items())}
+        self.has_forked = False
+        self.engine.after_fork(fastpath.known() if self.engine is engine else None)
+
     def _write(self, record: dict[str, Any]) -> None:
         if self._sink is not None:
             self._sink.write(record)
 
     def _write_found(self, violation: Violation, origin: str) -> None:
         judged = violation.fingerprint in self._judged
+        if self._inherited:
+            own = violation.count - self._inherited.get((origin, violation.fingerprint), 0)
+            violation = violation.replace(count=max(1, own))
         record: dict[str, Any] = {"type": "violation", "violation": violation.to_dict(), "judged": judged}
         self._write(record | {"origin": origin} if origin else record)
 
@@ -540,11 +560,43 @@ def held_locks() -> list[str]:
     return session.held_locks() if session is not None else []
 
 
+def _before_fork() -> None:
+    frame = get_frame(1)  # who calls os.fork()
+    if not fastpath.active or frame.f_globals.get("__name__") == "subprocess":
+        return  # a child that subprocess forks executes another program
+    here, engine = get_ident(), fastpath.engine()
+    ask = [
+        slowpath.consult(session.engine.forks.before, fastpath.known() if session.engine is engine else None, here)
+        for session in _sessions
+    ]
+    if any(ask) and _registered[0] < MAX_REGISTERED:
+        # anew each time, so that it comes after all that are registered by now; nothing can be taken back
+        _registered[0] += 1
+        _register(after_in_child=partial(_answer, _registered[0]))
+
+
+def _after_fork_in_parent() -> None:
+    for session in _sessions:
+        session.has_forked = True
+        session.engine.forks.in_parent()
+
+
 def _after_fork_in_child() -> None:
     engine = fastpath.engine()
     for session in _sessions:
-        session.engine.after_fork(None if session.engine is not engine else fastpath.known())
+        session.after_fork(engine)
 
+
+def _answer(number: int) -> None:
+    if number == _registered[0]:  # the last of its kind
+        for session in _sessions:
+            slowpath.consult(session.engine.forks.answer)
+
+
+#: How often a function is registered that runs in each child from then on.
+MAX_REGISTERED: Final = 1_000
+_registered: Final[list[int]] = [0]
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)
+    _register: Final = os.register_at_fork
+    _register(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)

@@ -545,7 +545,7 @@ def test_fork_while_other_threads_learn() -> None:
             assert status == 0, status
         stop.append(1)
         for t in threads: t.join()
-        assert session.violations == [], session.violations
+        assert {v.rule for v in session.violations} == {"CTX306"}, session.violations
         session.stop()
         print("fine")
     """)

@@ -221,3 +221,39 @@ def test_what_is_out_of_scope_is_the_real_one(tmp_path: Path) -> None:
         tmp_path,
     )
     assert output == "False multiprocessing.synchronize\n"
+
+
+def test_a_barrier_of_processes() -> None:
+    output = subprocess.run(
+        [sys.executable, "-c", """
+import ctxcheck
+ctxcheck.install()
+import multiprocessing
+context = multiprocessing.get_context("fork")
+barrier = context.Barrier(2)
+with ctxcheck.checking() as session:
+    process = context.Process(target=barrier.wait)
+    process.start(); barrier.wait(); process.join()
+print(process.exitcode, session.violations)
+"""], capture_output=True, text=True, timeout=60, check=False)  # fmt: skip
+    assert (output.stdout, output.stderr) == ("0 []\n", "")
+
+
+def test_a_child_doesnt_hold_what_its_parent_holds() -> None:
+    output = subprocess.run(
+        [sys.executable, "-c", """
+import ctxcheck
+ctxcheck.install()
+import multiprocessing, os
+context = multiprocessing.get_context("fork")
+with ctxcheck.checking() as session:
+    lock, other = context.RLock(), ctxcheck.Lock()
+    def child():
+        with other: assert session.held_locks() == [session.held_locks()[0]], session.held_locks()
+        print([v.rule for v in session.violations], flush=True)
+    with lock:
+        process = context.Process(target=child)
+        process.start(); process.join()
+print(process.exitcode, session.violations)
+"""], capture_output=True, text=True, timeout=60, check=False)  # fmt: skip
+    assert (output.stdout, output.stderr) == ("[]\n0 []\n", "")

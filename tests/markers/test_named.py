@@ -1054,3 +1054,18 @@ def test_what_a_generator_opens_stays_open(check: Check) -> None:
     connection.commit()
     assert check.rules == []
     assert check.inside == []
+
+
+def test_names_beyond_those_that_are_remembered(check: Check, monkeypatch: pytest.MonkeyPatch) -> None:
+    from ctxcheck.markers import contexts as blocks
+
+    monkeypatch.setattr(blocks, "MAX_LABELS", 0)
+    once = context("made up", forbids=("made up", "sleep"))
+    for _ in range(2):
+        with once:
+            assert_context("made up")
+            assert check.rules == []
+            slow()
+            assert check.rules == ["CTX106"]
+            with once:
+                assert check.rules == ["CTX106"]

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import concurrent.futures
 import concurrent.futures.thread
+import os
 import queue
+import signal
 import subprocess
 import sys
 import threading
@@ -27,6 +29,12 @@ PLACES: list[tuple[Any, str]] = [
     (queue.Queue, "put"),
     (queue.Queue, "join"),
     (queue.Queue, "task_done"),
+    (signal, "signal"),
+    (signal, "getsignal"),
+    (signal, "siginterrupt"),
+    (signal, "pthread_sigmask"),
+    (os, "execv"),
+    (os, "execve"),
     (concurrent.futures, "wait"),
     (concurrent.futures, "as_completed"),
     (concurrent.futures._base, "wait"),
@@ -63,7 +71,7 @@ def test_probes_look_like_what_they_stand_for() -> None:
         assert (new.__name__, new.__qualname__, new.__module__, new.__doc__) == (
             old.__name__,
             old.__qualname__,
-            old.__module__,
+            old.__module__ if old is not signal.siginterrupt else "signal",  # it is no builtin function any more
             old.__doc__,
         )
     assert repr(queue.SimpleQueue()).startswith("<_queue.SimpleQueue object")
@@ -124,3 +132,13 @@ def test_a_program_that_imports_neither_gets_neither() -> None:
     )
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (answer.stdout.strip(), answer.stderr) == ("", "")
+
+
+def test_who_may_be_given_a_descriptor_is_the_same() -> None:
+    assert os.execve in os.supports_fd
+    ctxcheck.uninstall()
+    before = set(os.supports_fd)
+    assert os.execve in before
+    ctxcheck.install()
+    ctxcheck.uninstall()
+    assert os.supports_fd == before

@@ -57,6 +57,27 @@ class Page:
         self.lock = lock("mm:Page.lock", kind)
 
 """
+FORK = """
+from ctxcheck import fastpath
+cache = lock("web:Cache.lock")
+inside, done = threading.Event(), threading.Event()
+
+def refresh():
+    with cache:
+        inside.set()
+        done.wait()
+
+worker = threading.Thread(target=refresh, name="worker")
+worker.start(), inside.wait()
+
+def fork():
+    engine.forks.before(fastpath.current(), threading.get_ident())
+    engine.forks.in_parent()
+
+def leave():
+    done.set(), worker.join()
+
+"""
 FINISH = """
 until("CTX001")
 while any(thread.is_alive() for thread in threads):
@@ -338,6 +359,15 @@ CASES: dict[str, tuple[str, str, str]] = {
         close(), open_all()
         """,
     ),
+    "ctx004_signal": (
+        "CTX004",
+        INTERRUPTS,
+        """
+        def on_alarm():
+            with interrupt("signal SIGALRM"), pool: pass
+        on_alarm(), grow()
+        """,
+    ),
     "ctx004_timed": (
         "CTX004",
         INTERRUPTS,
@@ -577,8 +607,9 @@ CASES: dict[str, tuple[str, str, str]] = {
         def draw(): pass
         def load():
             draw()
-        thread_role("ui").enter()
+        ui = thread_role("ui").enter()
         in_thread(load, name="loader")
+        ui.exit()
         """,
     ),
     "ctx201_never_opened": ("CTX201", MMU, "m.drop()"),
@@ -671,6 +702,23 @@ CASES: dict[str, tuple[str, str, str]] = {
         work(Page())
         """,
     ),
+    "ctx306": ("CTX306", FORK, "fork()\nengine.forks._outstanding[0].answers[0] = 1\nleave()\n"),
+    "ctx306_unanswered": ("CTX306", FORK, "fork()\nleave()\n"),
+    "ctx306_blocked": (
+        "CTX306",
+        FORK,
+        """
+        engine.forks.before(fastpath.current(), threading.get_ident())
+        engine.forks.in_child()
+        def release():
+            until("CTX306")
+            leave()
+        threading.Thread(target=release).start()
+        def child():
+            with cache: pass
+        child()
+        """,
+    ),
     "ctx305": ("CTX305", "", 'l = lock("mm:Page.lock")\ntry: l.release()\nexcept RuntimeError: pass\n'),
 }
 
@@ -698,6 +746,7 @@ def test_every_rule_that_the_engine_finds_has_a_report() -> None:
         "CTX001", "CTX002", "CTX003", "CTX004", "CTX005", "CTX007",
         "CTX101", "CTX102", "CTX103", "CTX104", "CTX105", "CTX106", "CTX107",
         "CTX201", "CTX202", "CTX203", "CTX204", "CTX205", "CTX301", "CTX302", "CTX303", "CTX304", "CTX305",
+        "CTX306",
     }  # fmt: skip
     assert {rule for rule, _, _ in CASES.values()} == found_by_the_engine
 

@@ -1,14 +1,28 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Iterable, Iterator
 from typing import Any, cast
 
+import jsonschema
 import pytest
 from hypothesis import given
 
-from ctxcheck.engine.violations import Counts, Violation
+from ctxcheck.engine.violations import (
+    Context,
+    Counts,
+    Event,
+    Frame,
+    Scenario,
+    Site,
+    Stack,
+    Step,
+    Timeline,
+    Violation,
+)
 from ctxcheck.reports import json as report
+from tests.conftest import PROJECT
 
 from . import findings
 from .strategies import violations
@@ -88,6 +102,46 @@ def test_unknown_keys_are_skipped_and_missing_ones_take_the_default() -> None:
     assert report.violation_from_dict(data) == Violation("CTX001", "s", "certain", "m")
     data["sites"] = [{"role": "now", "file": "a.py", "line": 1, "function": "f", "later": None}]
     assert report.violation_from_dict(data).sites[0].column == -1
+
+
+SCHEMA = json.loads((PROJECT / "docs" / "schema" / "ctxcheck-report-1.json").read_text("utf-8"))
+DOCUMENT = jsonschema.Draft202012Validator(SCHEMA)
+LINE = jsonschema.Draft202012Validator({"$defs": SCHEMA["$defs"], "$ref": "#/$defs/line"})
+
+
+@pytest.mark.parametrize("found", [FULL, findings.OUTSIDE_RANGE, findings.SELF_DEADLOCK, findings.cycle(5)])
+def test_reports_are_as_the_published_schema_says(found: Violation) -> None:
+    graph = {"classes": [{"key": "a", "name": "a", "kind": "lock"}], "edges": [{"from": "a", "to": "a", "count": 1}]}
+    run = {"argv": ["app.py"], "python": "3.11.7", "platform": "linux", "program_status": 0, "exit_status": 1}
+    DOCUMENT.validate(json.loads(report.dumps(report.document([found], COUNTS, run=run, graph=graph))))
+    for line in report.lines([found], COUNTS, run=run, graph=graph):
+        LINE.validate(json.loads(line))
+
+
+@pytest.mark.parametrize("kind", [Violation, Site, Frame, Stack, Step, Scenario, Event, Timeline, Context, Counts])
+def test_the_published_schema_has_every_field_and_no_other(kind: type[Any]) -> None:
+    described = SCHEMA["$defs"][kind.__name__.lower()]
+    fields = {field.name for field in dataclasses.fields(kind)}
+    assert set(described["properties"]) == set(described["required"]) == fields
+
+
+def test_the_published_schema_refuses_what_is_wrong() -> None:
+    jsonschema.Draft202012Validator.check_schema(SCHEMA)
+    good = _document(FULL) | {"graph": {"classes": [], "edges": []}}
+    DOCUMENT.validate(good)
+    for key, wrong in (("grade", "sure"), ("count", 0), ("sites", None), ("allowed_by", 7), ("rule", "X")):
+        bad = json.loads(json.dumps(good))
+        bad["violations"][0][key] = wrong
+        assert not DOCUMENT.is_valid(bad), key
+    assert not LINE.is_valid({"type": "violation"})
+
+
+def test_lines_can_be_read_one_by_one_and_the_last_says_that_it_is_the_last() -> None:
+    lines = [json.loads(line) for line in report.lines([FULL, FULL], COUNTS, run={}, graph={})]
+    assert [line["type"] for line in lines] == ["header", "violation", "violation", "end"]
+    assert report.violation_from_dict(lines[1]["violation"]) == FULL
+    assert lines[-1]["violations"] == 2
+    assert lines[-1]["counts"]["acquisitions"] == 9
 
 
 def _places(data: Any, path: str = "violation") -> Iterator[tuple[str, Any, Any]]:

@@ -7,16 +7,15 @@ import os
 import sys
 from typing import Any
 
-from ctxcheck import baseline, datadir, merged
+from ctxcheck import baseline, datadir, merged, outputs
 from ctxcheck.acceptance import Acceptance
 from ctxcheck.commands.parsing import common, option, put, resolve, say
 from ctxcheck.commands.reading import NoDataError, read
 from ctxcheck.config import Config
-from ctxcheck.engine.errors import ConfigError
 from ctxcheck.engine.rules import GRADES, selects
 from ctxcheck.engine.violations import Counts, Violation
-from ctxcheck.keys import Output
 from ctxcheck.reports.cells import count_of
+from ctxcheck.reports.formats import Report
 from ctxcheck.selection import Allowance
 from ctxcheck.store import Store
 
@@ -35,7 +34,7 @@ def add(commands: Any) -> None:
             option(parser, key)
         parser.add_argument(
             "--output", action="append", metavar="TYPE[:PATH]",
-            help="a report: text, json, concise or none; to standard output without a path; may be repeated",
+            help="a report; to standard output without a path; may be repeated; see ctxcheck run --help",
         )  # fmt: skip
         parser.add_argument("--exit-zero", action="store_true", help="don't let violations change the status")
         if name == "combine":
@@ -53,6 +52,7 @@ def add(commands: Any) -> None:
 def run(parsed: argparse.Namespace) -> int:
     """Report; returns the exit status."""
     config = resolve(parsed, *_KEYS).config
+    outputs.check(config.output, cwd=os.getcwd())
     writes = getattr(parsed, "write_baseline", None)
     known = baseline.load(config.baseline) if config.baseline and writes is None else baseline.Baseline()
     with read(parsed.paths, config.data_dir) as store:
@@ -62,14 +62,20 @@ def run(parsed: argparse.Namespace) -> int:
             _combine(parsed, store, config.data_dir)
         violations = _violations(store, config)
         counts = store.counts()
-        graph = _graph(store) if any(output.type == "json" for output in config.output) else {}
+        graph = _graph(store) if any(output.type.startswith("json") for output in config.output) else {}
         said = _about(store)
     if writes is not None:
         return _write_baseline(writes or config.baseline or baseline.DEFAULT_PATH, violations, config)
     violations = [v.replace(baselined=v.allowed_by is None and known.known(v)) for v in violations]
     failing = [v for v in violations if fails(v, config)]
-    for output in config.output:
-        _write(output, violations, counts, graph, config)
+    outputs.emit(
+        config.output,
+        Report(violations, counts, run=about(), graph=graph, most=config.max_reports, prefix=outputs.prefix(os.getcwd())),
+        say=put,
+        cwd=os.getcwd(),
+        color=_color(config),
+        always_color=config.color == "always",
+    )
     stale = known.stale(violations)
     for entry in stale:
         word = "strict" if config.strict else "note"
@@ -147,39 +153,13 @@ def _graph(store: Store) -> dict[str, Any]:
     }
 
 
-def _write(
-    output: Output, violations: list[Violation], counts: Counts, graph: dict[str, Any], config: Config
-) -> None:
-    from ctxcheck.reports import concise, json, text
-
-    shown = violations[: config.max_reports]
-    if output.type == "none":
-        return
-    if output.type == "json":
-        run = {"argv": sys.argv[1:], "python": sys.version.split()[0], "platform": sys.platform}
-        content = json.dumps(json.document(violations, counts, run=run, graph=graph))
-    elif output.type == "concise":
-        content = concise.render(violations)
-    else:
-        color = _color(config, terminal=output.path is None)
-        content = "\n\n".join(
-            text.render_short(v, color=color) if v.grade == "unlikely" else text.render(v, color=color)
-            for v in shown
-            if v.allowed_by is None and not v.baselined
-        )
-    if output.path is None:
-        put(f"{content}\n" if content and output.type == "text" else content)
-        return
-    try:
-        with open(output.path, "w", encoding="utf-8", errors="backslashreplace") as file:
-            file.write(content.rstrip("\n") + "\n")
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise ConfigError(f"can't write --output {output.type}:{output.path}: {reason}") from None
+def about() -> dict[str, Any]:
+    """What machines are told of the command itself."""
+    return {"argv": sys.argv[1:], "python": sys.version.split()[0], "platform": sys.platform}
 
 
-def _color(config: Config, *, terminal: bool) -> bool:
-    if config.color != "auto" or not terminal:
+def _color(config: Config) -> bool:
+    if config.color != "auto":
         return config.color == "always"
     if os.environ.get("NO_COLOR"):
         return False

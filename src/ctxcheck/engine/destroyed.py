@@ -99,7 +99,10 @@ class Destroyed:
         In a forked child that is how locks are put right which were held at the fork.
         """
         lock_class = node.step.lock_class
-        if lock_class is None or lock_class.handed_over or node.state.ended or process() != self._pid:
+        if process() != self._pid:
+            self._engine.forks.anew.add(node.stands_for)
+            return
+        if lock_class is None or lock_class.handed_over or node.state.ended:
             return
         if self._engine.of(state).latches.has(lock_class):
             return

@@ -256,6 +256,24 @@ class DestroyedFacts:
 
 @final
 @dataclass(frozen=True, slots=True)
+class ForkFacts:
+    """CTX306.  ``by`` forked at ``forked`` while ``holder`` had the lock (``held``), and was at ``now``.
+
+    ``blocked``: this is the child, which waits for it; ``unanswered``: whether the child puts it right isn't known.
+    """
+
+    lock_class: LockClass
+    holder: Owner
+    held: Entry
+    now: Trace
+    by: Owner
+    forked: Trace
+    blocked: bool
+    unanswered: bool = False
+
+
+@final
+@dataclass(frozen=True, slots=True)
 class SuspendFacts:
     """CTX104: ``held`` is the thread lock's hold, ``thread`` the one that keeps it while the task waits.
 
@@ -370,6 +388,7 @@ Facts = (
     | ReleaseFacts
     | DeclaredFacts
     | DestroyedFacts
+    | ForkFacts
     | SuspendFacts
     | SlotFacts
     | SlowFacts

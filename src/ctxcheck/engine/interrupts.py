@@ -13,15 +13,19 @@ wherever it comes; its parent is what it has interrupted.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast, final
 
 from ctxcheck.engine.allows import Grant
+from ctxcheck.engine.blame import nests_its_own
 from ctxcheck.engine.classes import TRY, ContextStep, LockClass
 from ctxcheck.engine.findings import Finding, InterruptFacts
 from ctxcheck.engine.nesting import guards_of
 from ctxcheck.engine.owner import VOID, Node, Owner, OwnerState
+from ctxcheck.engine.raw import is_main_thread
+from ctxcheck.engine.rules import GRADES
 from ctxcheck.engine.sites import capture
-from ctxcheck.engine.usage import Hazard, Usage
+from ctxcheck.engine.usage import NO_SIGNALS, Hazard, Usage, family
 from ctxcheck.engine.uses import Use, Uses
 
 if TYPE_CHECKING:
@@ -29,6 +33,8 @@ if TYPE_CHECKING:
     from ctxcheck.engine.validator import Validator
 
 _NOTHING: Final[frozenset[str]] = frozenset()
+#: Of a thread that isn't the main one: that alone runs the handlers of signals.
+_NO_HANDLERS: Final[frozenset[str]] = frozenset((NO_SIGNALS,))
 
 
 class UseEvent(NamedTuple):
@@ -52,7 +58,7 @@ class Surroundings(NamedTuple):
 
 def surroundings(node: Node) -> Surroundings:
     """Look at what is around a node."""
-    masked = _NOTHING
+    masked = _NOTHING if is_main_thread(node.state.owner.ident) else _NO_HANDLERS
     first: str | None = None
     second: str | None = None
     while node.parent is not node:
@@ -173,21 +179,49 @@ class Interrupts:
             found += self.usage.add_use(event.lock_class, event.context, event.use)
         if event.masked is not None:
             found += self.usage.add_hold(event.lock_class, event.masked, event.use)
-        return [hazard_finding(hazard, event.owner) for hazard in found]
+        return [hazard_finding(hazard, event.owner) for hazard in found if not _is_librarys(hazard)]
 
     def ordered(self, source: LockClass, target: LockClass, owner: Owner) -> list[Finding]:
         """What a new order shows."""
-        return [hazard_finding(hazard, owner) for hazard in self.usage.add_order(source, target)]
+        return [
+            hazard_finding(hazard, owner) for hazard in self.usage.add_order(source, target) if not _is_librarys(hazard)
+        ]
 
     def findings(self) -> list[Finding]:
         """What all of it comes to; under the validator's mutex."""
         hazards = self.usage.judge()
         self._engine.cut += hazards.cut
-        return [hazard_finding(hazard, hazard.by) for hazard in hazards.found]
+        return hazard_findings(hazards.found)
 
 
 def _covers(uses: Uses | None, use: Use) -> bool:
     return uses is not None and uses.covers(use)
+
+
+def _is_librarys(hazard: Hazard) -> bool:
+    """Whether the interpreter's own library alone makes the orders of its own locks that lead back (CTX005)."""
+    cycle, at = hazard.cycle, hazard.at
+    orders = [pair for i, pair in enumerate(zip(cycle.classes, cycle.witnesses, strict=True)) if i != at]
+    return (
+        bool(orders)
+        and hazard.held.base.library
+        and all(nests_its_own(lock_class, (witness,)) for lock_class, witness in orders)
+    )
+
+
+def hazard_findings(hazards: Iterable[Hazard]) -> list[Finding]:
+    """What a verdict's hazards are told as.
+
+    One handler of several signals is one finding, as sure as the surest of them.
+    """
+    best: dict[tuple[str, ...], Finding] = {}
+    for hazard in hazards:
+        if not _is_librarys(hazard):
+            finding = hazard_finding(hazard, hazard.by)
+            known = best.setdefault((finding.rule, *finding.identity), finding)
+            if GRADES.index(known.grade) < GRADES.index(finding.grade):
+                best[finding.rule, *finding.identity] = finding
+    return list(best.values())
 
 
 def hazard_finding(hazard: Hazard, owner: Owner) -> Finding:
@@ -198,7 +232,7 @@ def hazard_finding(hazard: Hazard, owner: Owner) -> Finding:
         functions = [trace.function()]
     else:
         functions = [witness.taken_at.function() for witness in cycle.witnesses]
-    identity: tuple[Any, ...] = (hazard.context, *(c.key for c in cycle.classes), *functions)
+    identity: tuple[Any, ...] = (family(hazard.context), *(c.key for c in cycle.classes), *functions)
     return Finding(
         hazard.rule,
         cycle.grade,

@@ -12,7 +12,12 @@ import os
 import sys
 import threading
 from types import FunctionType
-from typing import Final, TypeVar, cast
+from typing import Any, Final, TypeVar, cast
+
+try:
+    import mmap
+except ImportError:  # an interpreter without it has no fork() either
+    mmap = None  # type: ignore[assignment]
 
 allocate_lock: Final = _thread.allocate_lock
 LockType: Final = _thread.LockType
@@ -39,6 +44,12 @@ ORIGINALS: Final = {
 }
 local: Final = threading.local
 
+
+def shared_bytes(size: int) -> Any:
+    """So many zeros, which a forked child shares with its parent; not shared, where that can't be had."""
+    return bytearray(size) if mmap is None else mmap.mmap(-1, size)
+
+
 _active_threads: Final = cast("dict[int, threading.Thread]", vars(threading)["_active"])
 
 
@@ -52,6 +63,11 @@ def thread_name(ident: int) -> str | None:
     # `_name`, not `name`: a subclass may override the property with anything.
     name = getattr(thread, "_name", None)
     return name if isinstance(name, str) else None
+
+
+def is_main_thread(ident: int) -> bool:
+    """Whether ``ident`` is the main thread's: the one that runs the handlers of signals."""
+    return threading.main_thread().ident == ident
 
 
 _F = TypeVar("_F")

@@ -201,6 +201,8 @@ def _block(lock: LockRecord, state: OwnerState, node: Node) -> None:
     if _claim(lock, node, (False,)):
         return
     engine = state.engine
+    if engine.forks.lost:
+        consult(engine.forks.blocked, state, lock)
     state.blocks_on(lock)
     try:
         if _claim(lock, node, (True,), (engine.deadlock_after,)):
@@ -271,6 +273,14 @@ def forget(lock: Any) -> None:
     lock.node = None
     bury(node)
     _drop_later(node)
+
+
+def abandon(lock: Any) -> None:
+    """In a forked child: the parent goes on holding it, and nobody holds it here."""
+    node = hold_of(lock)
+    if node is not None:
+        lock.node = None
+        _drop_later(node)
 
 
 def bury(node: Node) -> None:

@@ -20,7 +20,7 @@ from ctxcheck.engine.classes import LockClass
 from ctxcheck.engine.findings import Finding
 from ctxcheck.engine.grading import Owners
 from ctxcheck.engine.graph import ENOUGH_OWNERS, MAX_WITNESSES, Edge, Evidence, OrderGraph, Witness
-from ctxcheck.engine.interrupts import hazard_finding
+from ctxcheck.engine.interrupts import hazard_findings
 from ctxcheck.engine.orders import order_finding
 from ctxcheck.engine.owner import Owner
 from ctxcheck.engine.usage import Usage
@@ -235,7 +235,7 @@ class Union:
             usage.used.setdefault(context, {})[lock_class] = _uses(ways)
         for (lock_class, masked), ways in self.held.items():
             usage.held.setdefault(lock_class, {})[masked] = _uses(ways)
-        return found + [hazard_finding(hazard, hazard.by) for hazard in usage.judge().found]
+        return found + hazard_findings(usage.judge().found)
 
 
 def _always(lock_class: LockClass) -> bool:

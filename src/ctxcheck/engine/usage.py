@@ -37,6 +37,30 @@ MAX_AT_ONCE: Final = 8
 
 IsSingle = Callable[[LockClass], bool]
 
+#: The context of all signals: :func:`~ctxcheck.masked` knows them by this name.  That of one is ``"signal SIGALRM"``.
+SIGNAL: Final = "signal"
+#: Among what is masked: no signal's handler runs in this thread.
+NO_SIGNALS: Final = "no signals"
+#: Among what is masked, before a context's name: this is its own code, and it may interrupt itself.
+WITHIN: Final = "within "
+
+
+def can_interrupt(context: str, masked: frozenset[str]) -> bool:
+    """Whether a context can come where these are masked."""
+    if context in masked:
+        return False
+    return not context.startswith("signal ") or not (SIGNAL in masked or NO_SIGNALS in masked)
+
+
+def is_open(context: str, masked: frozenset[str]) -> bool:
+    """Whether a context can come where these are masked, to code that isn't its own."""
+    return can_interrupt(context, masked) and WITHIN + context not in masked
+
+
+def family(context: str) -> str:
+    """What a context is called where it doesn't matter which signal it is."""
+    return SIGNAL if context.startswith("signal ") else context
+
 
 @final
 @dataclass(frozen=True, slots=True)
@@ -135,11 +159,12 @@ class Usage:
             return []
         found: list[Hazard] = []
         for context, used in self.used.items():
-            if context in masked:
+            if not can_interrupt(context, masked):
                 continue
             if lock_class in used and (hazard := self.same(context, lock_class)):
                 found.append(hazard)
-            if lock_class in self._reached.get(context, ()) and (hazard := self._at_once(context, lock_class)):
+            known = is_open(context, masked) and lock_class in self._reached.get(context, ())
+            if known and (hazard := self._at_once(context, lock_class)):
                 found.append(hazard)
         return self._news(found)
 
@@ -202,13 +227,20 @@ class Usage:
         return news
 
     def _is_open(self, lock_class: LockClass, context: str) -> bool:
-        return any(context not in masked for masked in self.held.get(lock_class, ()))
+        return any(is_open(context, masked) for masked in self.held.get(lock_class, ()))
 
-    def _open_holds(self, lock_class: LockClass, context: str) -> list[Use]:
-        """How a class is held while the context could interrupt."""
+    def _open_holds(self, lock_class: LockClass, context: str, within: bool) -> list[Use]:
+        """How a class is held while the context could interrupt: by other code, or ``within`` its own."""
         ways = self.held.get(lock_class, {})
-        return sorted((use for masked, uses in ways.items() if context not in masked for use in uses.known),
-                      key=Use.sort_key)  # fmt: skip
+        return sorted(
+            (
+                use
+                for masked, uses in ways.items()
+                if can_interrupt(context, masked) and within == (WITHIN + context in masked)
+                for use in uses.known
+            ),
+            key=Use.sort_key,
+        )
 
     # --- judging --------------------------------------------------------------------
 
@@ -239,13 +271,14 @@ class Usage:
         if kind.reentrant or kind.resource:
             return None
         best: tuple[int, Witness, LockClass | None] | None = None
-        for pair in self._pairs(context, lock_class, lock_class, 0):
-            if pair.taken_mode.recursive and pair.held_mode.shared:
-                continue  # readers that let each other in
-            guard = min(filter(self._keeps_out, pair.guards), key=by_key, default=None)
-            doubt = 2 if guard is not None else 1 if pair.timed else 0
-            if best is None or doubt < best[0]:
-                best = (doubt, pair, guard)
+        for within in (False, True):
+            for pair in self._pairs(context, lock_class, lock_class, 0, within=within):
+                if pair.taken_mode.recursive and pair.held_mode.shared:
+                    continue  # readers that let each other in
+                guard = min(filter(self._keeps_out, pair.guards), key=by_key, default=None)
+                doubt = 3 if guard is not None else 2 if pair.timed else 1 if within else 0
+                if best is None or doubt < best[0]:
+                    best = (doubt, pair, guard)
         if best is None:
             return None
         doubt, pair, guard = best
@@ -253,7 +286,7 @@ class Usage:
         if lock_class.handed_over:
             cycle = Cycle(classes, pairs, "unlikely", "handed over")
         elif doubt:
-            cycle = Cycle(classes, pairs, "unlikely", "timed" if doubt == 1 else "guarded", guard)
+            cycle = Cycle(classes, pairs, "unlikely", ("within", "timed", "guarded")[doubt - 1], guard)
         else:
             cycle = Cycle(classes, pairs, "possible")
         return Hazard(context, cycle, 0, self._who(context, lock_class, pair), pair.allowed)
@@ -261,7 +294,9 @@ class Usage:
     def _keeps_out(self, guard: LockClass) -> bool:
         return self._is_single(guard) and not guard.handed_over
 
-    def _pairs(self, context: str, held: LockClass, wanted: LockClass, rule: int) -> list[Witness]:
+    def _pairs(
+        self, context: str, held: LockClass, wanted: LockClass, rule: int, *, within: bool = False
+    ) -> list[Witness]:
         """Each way to hold the one, with each way in which the context waits for the other, as if it were an order.
 
         Of one class, the guards are those that both sides hold: a context that only tries to take them, and gives up,
@@ -269,7 +304,7 @@ class Usage:
         """
         uses = self.uses(wanted, context)
         pairs: list[Witness] = []
-        for hold in self._open_holds(held, context):
+        for hold in self._open_holds(held, context, within):
             for use in () if uses is None else uses.known:
                 guards = hold.guards & use.guards - {held} if held is wanted else hold.guards | use.guards
                 allowed = use.allowed[rule] or hold.allowed[rule]

@@ -25,6 +25,7 @@ from ctxcheck.engine.contexts import Named
 from ctxcheck.engine.declared import Declaration, Declared
 from ctxcheck.engine.destroyed import Destroyed
 from ctxcheck.engine.findings import Entry, Finding
+from ctxcheck.engine.forks import Forks
 from ctxcheck.engine.generators import Generators
 from ctxcheck.engine.grading import Owners
 from ctxcheck.engine.graph import OrderGraph
@@ -101,6 +102,7 @@ class Validator:
         self.destroyed: Destroyed = Destroyed(self)
         self.generators: Generators = Generators(self)
         self.named: Named = Named(self)
+        self.forks: Forks = Forks(self)
         #: owners that wait for a lock of their own, and may be waiting for a hand-off
         self.provisional: dict[OwnerState, Finding] = {}
         self._traces: dict[tuple[Any, ...], Trace] = {}
@@ -259,6 +261,8 @@ class Validator:
 
         The holder's chain is its own: it is told, and drops the entry in its next slow path.
         """
+        if self.forks.released(node):
+            return  # in a forked child, which puts right what another thread held
         holder = node.state
         lock_class = node.step.lock_class or lock_class  # its level, if it was taken at one
         if self.generators.closes(state, node):
@@ -321,12 +325,12 @@ class Validator:
 
     def pending(self) -> list[Finding]:
         """What will be reported at the end unless something redeems it until then."""
-        found = [*self.roster.pending(), *self.destroyed.pending()]
+        found = [*self.roster.pending(), *self.destroyed.pending(), *self.forks.pending()]
         return [finding for finding in found if not any(map(self.origins.latches(finding.origin).has, finding.classes))]
 
     def settle(self, origin: str) -> None:
         """An origin is over: what is provisional in it is told now."""
-        for finding in (*self.roster.settled(origin), *self.destroyed.settled(origin)):
+        for finding in (*self.roster.settled(origin), *self.destroyed.settled(origin), *self.forks.settled(origin)):
             if not any(c.handed_over or self.origins.latches(origin).has(c) for c in finding.classes):
                 self.on_finding(finding)
 
@@ -335,9 +339,11 @@ class Validator:
         if self.closed:
             return
         self.closed = True
+        self.forks.wait_for_answers()
         settled = [*self.pending(), *self.provisional.values(), *ranges.never_closed(self, how)]
         self.roster.clear()
         self.destroyed.clear()
+        self.forks.clear()
         self.provisional.clear()
         for finding in settled:
             if not any(c.handed_over for c in finding.classes):
@@ -351,3 +357,4 @@ class Validator:
         self.provisional.clear()
         self.destroyed.clear()
         self.roster.after_fork(survivor)
+        self.forks.in_child()

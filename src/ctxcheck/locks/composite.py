@@ -133,6 +133,9 @@ class Event(_Look, _Event):
 class Barrier(_Look, _Barrier):
     """A checked ``threading.Barrier``: its wait is a sleep."""
 
+    #: one that is made otherwise (multiprocessing's, which derives from it) waits for other processes
+    _awaited: Any = None
+
     def __init__(
         self, parties: int, action: Any = None, timeout: float | None = None, *, name: str | None = None
     ) -> None:
@@ -143,7 +146,8 @@ class Barrier(_Look, _Barrier):
 
     def wait(self, timeout: float | None = None) -> int:
         """As ``threading.Barrier.wait``; a sleep, and a wait for the others, who wait for the caller too."""
-        before_signal(self._awaited, woke=bool(self._cond._waiters), alike=True)
+        if self._awaited is not None:
+            before_signal(self._awaited, woke=bool(self._cond._waiters), alike=True)
         timed = (timeout if timeout is not None else vars(self)["_timeout"]) is not None
         before_wait(self._awaited, "Barrier.wait", timed=timed)
         return int(super().wait(timeout))

@@ -52,7 +52,7 @@ class _Shared:
         self.token: Token = lock_class.token
         self.order_key: Any = None
         lock_class.created += 1
-        register_after_fork(self, slowpath.forget)
+        register_after_fork(self, slowpath.abandon)
 
     def __del__(self, forget: Callable[[Any], None] = slowpath.forget) -> None:
         if getattr(self, "node", None) is not None:

@@ -255,7 +255,9 @@ class Section:
 def _once(state: OwnerState, step: Step) -> Node:
     """A node that isn't cached, for a step that won't come again."""
     state.settle()
-    return Node(state.cur, step, state, capture(1))
+    node = Node(state.cur, step, state, capture(1))
+    slowpath.consult(state.engine.named.entered, state, node)
+    return node
 
 
 _steps: Final[dict[tuple[str, str, frozenset[str]], ContextStep]] = {}

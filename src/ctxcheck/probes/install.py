@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Final
 
 from ctxcheck import imports
 from ctxcheck.locks import install as locks
-from ctxcheck.probes import futures, queues, threads
+from ctxcheck.probes import forks, futures, queues, signals, threads
 from ctxcheck.probes.patches import Patches
 
 #: The probes that are in place, if any.
 _in_place: Final[list[Patches]] = []
+#: What they do before they go.
+_undo: Final[list[Callable[[], None]]] = []
 
 
 def install() -> None:
     """Make ``threading.Lock`` and its kin checked, for every lock that is created from now on, and see who waits.
 
     Seen are ``Thread.join``, and, once a program imports them, ``queue`` and ``concurrent.futures``; of threads, queues
-    and pools those that are made from now on.  So are ``multiprocessing.Lock`` and ``RLock``.  Names that were imported
-    before stay what they are.  Does nothing the second time; if it fails, nothing is in place.
+    and pools those that are made from now on.  So are ``multiprocessing.Lock`` and ``RLock``.  The handlers of signals
+    run in a context of their own; so do those that were set before, if this is the main thread.  Names that were
+    imported before stay what they are.  Does nothing the second time; if it fails, nothing is in place.
     """
     locks.install()
     if _in_place:
@@ -27,6 +31,8 @@ def install() -> None:
     _in_place.append(patches)
     try:
         threads.watch(patches)
+        _undo.append(forks.watch(patches))
+        _undo.append(signals.watch(patches))
         for name, action in _WHEN_IMPORTED.items():
             imports.when_imported(name, action)
     except BaseException:
@@ -38,6 +44,8 @@ def uninstall() -> None:
     """Put back what :func:`install` found; what somebody else has replaced since is left to them."""
     for action in _WHEN_IMPORTED.values():
         imports.forget(action)
+    while _undo:
+        _undo.pop()()
     while _in_place:
         _in_place.pop().restore()
     locks.uninstall()

@@ -14,6 +14,7 @@ from ctxcheck.engine.findings import (
     FaultFacts,
     Finding,
     ForbiddenFacts,
+    ForkFacts,
     HeldFacts,
     InterruptFacts,
     NestingFacts,
@@ -32,6 +33,7 @@ from ctxcheck.engine.violations import Violation
 from ctxcheck.reports.comments import accepting
 from ctxcheck.reports.compose_context import write_sleep
 from ctxcheck.reports.compose_declared import write_declared
+from ctxcheck.reports.compose_fork import write_fork
 from ctxcheck.reports.compose_held import write_destroyed, write_fault, write_held, write_release
 from ctxcheck.reports.compose_interrupt import write_interrupt
 from ctxcheck.reports.compose_named import write_forbidden, write_required
@@ -108,6 +110,8 @@ def _write(draft: Draft) -> None:
             write_declared(draft, facts)
         case DestroyedFacts():
             write_destroyed(draft, facts)
+        case ForkFacts():
+            write_fork(draft, facts)
         case SuspendFacts():
             write_suspend(draft, facts)
         case SlowFacts():

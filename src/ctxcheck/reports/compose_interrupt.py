@@ -6,10 +6,10 @@ from ctxcheck.engine.classes import LockClass
 from ctxcheck.engine.findings import InterruptFacts
 from ctxcheck.engine.graph import Witness
 from ctxcheck.engine.sites import Trace
-from ctxcheck.engine.usage import Hazard
+from ctxcheck.engine.usage import Hazard, family
 from ctxcheck.engine.violations import Scenario, Step
-from ctxcheck.reports.draft import Draft, and_list, here
-from ctxcheck.reports.sourcetext import call_name, code, plain
+from ctxcheck.reports.draft import Draft, and_list, context_name, context_text, here
+from ctxcheck.reports.sourcetext import call_name, plain
 
 #: One order on the way: what was held, what was asked for, and how that was seen.
 _Order = tuple[LockClass, LockClass, Witness]
@@ -18,7 +18,7 @@ _Order = tuple[LockClass, LockClass, Witness]
 def write_interrupt(draft: Draft, facts: InterruptFacts) -> None:
     """CTX004 and CTX005."""
     hazard = facts.hazard
-    context = code(plain(hazard.context))
+    context = context_name(hazard.context)
     orders = _orders(hazard)
     held, wanted = draft.quote(hazard.held), draft.quote(hazard.wanted)
     if orders:
@@ -33,7 +33,7 @@ def write_interrupt(draft: Draft, facts: InterruptFacts) -> None:
     if hazard.cycle.reason not in ("guarded", "handed over"):
         draft.scenario = _scenario(draft, hazard, orders)
     interrupted = hazard.interrupted
-    draft.stack(f"stack in {plain(hazard.context)}", hazard.by, interrupted.taken_at)
+    draft.stack(f"stack in {context_text(hazard.context)}", hazard.by, interrupted.taken_at)
     draft.stack("stack of the code that it can interrupt", interrupted.owner, interrupted.held_at)
     for index, (_, _, witness) in enumerate(orders, 1):
         number = f"order {index}" if len(orders) > 1 else "the order"
@@ -55,7 +55,7 @@ def _orders(hazard: Hazard) -> list[_Order]:
 
 
 def _sites(draft: Draft, hazard: Hazard, orders: list[_Order]) -> None:
-    context = code(plain(hazard.context))
+    context = context_name(hazard.context)
     held, wanted = draft.quote(hazard.held), draft.quote(hazard.wanted)
     interrupted = hazard.interrupted
     timeout = ", with a timeout" if interrupted.taken_mode.timed else ""
@@ -85,7 +85,7 @@ def _scenario(draft: Draft, hazard: Hazard, orders: list[_Order]) -> Scenario:
         titles.append(f"{name}: {function}" if function else name)
     steps = [Step(0, f"lock({draft.name(hazard.held)})")]
     steps += [Step(i, f"lock({draft.name(source)})") for i, (source, _, _) in enumerate(orders, 1)]
-    steps.append(Step(0, f"<{plain(hazard.context)} interrupts>"))
+    steps.append(Step(0, f"<{context_text(hazard.context)} interrupts>"))
     steps.append(Step(0, f"lock({draft.name(hazard.wanted)})", titles[1 % len(titles)]))
     steps += [
         Step(i, f"lock({draft.name(target)})", titles[(i + 1) % len(titles)])
@@ -102,7 +102,7 @@ def _function(trace: Trace) -> str:
 
 def _doubt(draft: Draft, hazard: Hazard) -> tuple[str, str]:
     """Why it is graded unlikely: in a few words, and as a sentence."""
-    cycle, context = hazard.cycle, code(plain(hazard.context))
+    cycle, context, held = hazard.cycle, context_name(hazard.context), draft.quote(hazard.held)
     if cycle.grade != "unlikely":
         return "", ""
     if cycle.reason == "guarded":
@@ -114,6 +114,11 @@ def _doubt(draft: Draft, hazard: Hazard) -> tuple[str, str]:
             "interrupted none of the code that is under it"
             if len(cycle.classes) == 1
             else f"{guard} is held around two of these steps, so that no two threads can be in them at once"
+        )
+    if cycle.reason == "within":
+        return f"only {context} code holds it there", (
+            f"where {held} is held open to {context}, that is {context} code itself: it takes a second signal that "
+            "comes before the first one is dealt with"
         )
     if cycle.reason == "timed":
         return "a wait has a timeout", "a wait has a timeout: it gives up by itself, so this stalls and doesn't hang"
@@ -130,21 +135,31 @@ def _doubt(draft: Draft, hazard: Hazard) -> tuple[str, str]:
 
 
 def _helps(draft: Draft, hazard: Hazard, orders: list[_Order]) -> None:
-    context = code(plain(hazard.context))
+    context = context_name(hazard.context)
     held, wanted = draft.quote(hazard.held), draft.quote(hazard.wanted)
-    draft.help(
-        f"take no lock in {context} code: put the work on a `queue.SimpleQueue` or a `collections.deque` (both may be "
-        "used there), and let ordinary code do it"
-    )
+    signal = hazard.context.partition(" ")[2] if hazard.context.startswith("signal ") else ""
+    if signal:
+        draft.help(
+            f"take no lock in {context} code: set a flag, put the work on a `queue.SimpleQueue` (it may be used "
+            "there), or let `loop.add_signal_handler` run it as ordinary code"
+        )
+    else:
+        draft.help(
+            f"take no lock in {context} code: put the work on a `queue.SimpleQueue` or a `collections.deque` (both may "
+            "be used there), and let ordinary code do it"
+        )
     draft.help(f"try, `acquire(blocking=False)`, in {context} code, and put the work off when {wanted} is taken")
     if not orders and hazard.held.kind.name != "spin":
         draft.help(f"make {wanted} an RLock; then {context} code sees the data as its holder has left it in the middle")
     for source, target, witness in orders[:1]:
         draft.help(draft.leave(source, witness.held_at, f"taking {draft.quote(target)}", witness.taken_at))
+    if signal:
+        block = f"`signal.pthread_sigmask(signal.SIG_BLOCK, {{signal.{signal}}})`"
+        draft.help(f"block the signal while {held} is held, {block}, and set the mask back after it")
     draft.help(f"if {context} can be kept out while {held} is held, say so: {_masked(hazard.context)}")
 
 
 def _masked(context: str) -> str:
-    text = plain(context)
+    text = family(plain(context))
     quoted = f'"{text}"' if text.isprintable() and not set(text) & set('"`\\') else "..."
     return f"`with ctxcheck.masked({quoted}):`"

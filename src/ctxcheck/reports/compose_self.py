@@ -5,8 +5,8 @@ from __future__ import annotations
 from ctxcheck.engine.classes import AWAIT
 from ctxcheck.engine.findings import NestingFacts, SelfDeadlockFacts
 from ctxcheck.engine.violations import Scenario, Step
-from ctxcheck.reports.draft import Draft, here
-from ctxcheck.reports.sourcetext import code, plain
+from ctxcheck.reports.draft import Draft, context_name, context_text, here
+from ctxcheck.reports.sourcetext import plain
 
 _KINDS = {"lock": "plain Lock", "spin": "SpinLock", "rlock": "RLock", "aio lock": "asyncio Lock"}
 
@@ -24,7 +24,7 @@ def write_self_deadlock(draft: Draft, facts: SelfDeadlockFacts) -> None:
     is_aio = facts.lock_class.kind.needs == AWAIT
     others = "another task" if is_aio else "another thread"
     holder = draft.owner(facts.holder) if facts.holder is not None else ""
-    context = code(plain(facts.context)) if facts.context else ""
+    context = context_name(facts.context) if facts.context else ""
     what = f"{owner} re-acquires {lock}, which it already holds"
     if context:
         what = f"{owner}, interrupted by {context}, re-acquires {lock}, which the interrupted code holds"
@@ -50,7 +50,7 @@ def write_self_deadlock(draft: Draft, facts: SelfDeadlockFacts) -> None:
         steps = [Step(1, f"lock({name})"), Step(1, "await"), Step(0, f"lock({name})", holder)]
         outcome = "the thread is blocked, and both wait for ever"
     elif context:
-        steps.insert(1, Step(0, f"<{plain(facts.context)} interrupts>"))
+        steps.insert(1, Step(0, f"<{context_text(facts.context)} interrupts>"))
     draft.scenario = Scenario(titles, tuple(steps), outcome)
     draft.held.append(name)
     draft.stack("stack", finding.owner, finding.trace)
@@ -80,7 +80,7 @@ def _write_shared_twice(draft: Draft, facts: SelfDeadlockFacts) -> None:
     finding = draft.finding
     lock, name = draft.quote(facts.lock_class), draft.name(facts.lock_class)
     owner = draft.owner(finding.owner)
-    interrupted = f", interrupted by {code(plain(facts.context))}," if facts.context else ""
+    interrupted = f", interrupted by {context_name(facts.context)}," if facts.context else ""
     doubt = " (unlikely: the wait has a timeout)" if finding.grade == "unlikely" else ""
     begins = "" if doubt else "possible deadlock: "
     takes = f"{owner}{interrupted} takes {lock} shared a second time"
@@ -121,7 +121,7 @@ def _self_helps(draft: Draft, facts: SelfDeadlockFacts) -> None:
         return
     if facts.context:
         draft.help(
-            f"take no lock in {code(plain(facts.context))} code: put the work on a `queue.SimpleQueue` or a "
+            f"take no lock in {context_name(facts.context)} code: put the work on a `queue.SimpleQueue` or a "
             "`collections.deque` (both may be used there), and let ordinary code do it"
         )
     elif inner and inner != outer:

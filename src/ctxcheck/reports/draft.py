@@ -256,6 +256,18 @@ def owner_text(owner: Owner) -> str:
     return f"{owner.kind} '{name}'"
 
 
+def context_text(context: str) -> str:
+    """What an interrupting context is called: ``gc``, ``signal (SIGALRM)``."""
+    name, space, signal = plain(context).partition(" ")
+    return f"signal ({signal})" if space and name == "signal" else plain(context)
+
+
+def context_name(context: str) -> str:
+    """As :func:`context_text`, with the part in backticks that is a name in code."""
+    text = context_text(context)
+    return f"`signal`{text[6:]}" if text.startswith("signal (") and text.endswith(")") else code(text)
+
+
 def times(number: int) -> str:
     """``1 time``, ``2 times``."""
     return f"{number:,} time{'' if number == 1 else 's'}"

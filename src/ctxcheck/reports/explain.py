@@ -6,6 +6,7 @@ documentation, so they are plain text with backticks around code and nothing els
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import cache
 from typing import Final, cast
 
@@ -15,11 +16,7 @@ from ctxcheck.reports.cells import wrap
 WIDTH: Final = 88
 
 #: Rules whose names are fixed, but which this version doesn't detect yet.
-NOT_DETECTED_YET: Final[frozenset[str]] = frozenset(
-    {
-        "CTX306",
-    }
-)
+NOT_DETECTED_YET: Final[frozenset[str]] = frozenset()
 
 _FILES: Final = ("order.toml", "waiting.toml", "ranges.toml", "holding.toml")
 
@@ -91,6 +88,26 @@ def index() -> str:
     )
 
 
+def sections(code: str) -> Iterator[tuple[str, str, list[str | list[str]]]]:
+    """Yield each section of a rule's page: its heading, its key, and its blocks as they were written.
+
+    A block is a paragraph, a piece of code (the example, and whatever is indented by four spaces), or a list of items.
+    """
+    texts = _pages()[code]
+    for key, heading in _HEADINGS.items():
+        text = texts[key]
+        if isinstance(text, list):
+            yield heading, key, [text]
+        elif key == "example":
+            yield heading, key, [text.strip("\n")]
+        else:
+            yield heading, key, [*_whole(code, key, text).strip("\n").split("\n\n")]
+
+
+def _whole(code: str, key: str, text: str) -> str:
+    return _ACCEPT.get(text, text).replace("{code}", code) if key == "accept" else text
+
+
 @cache
 def _pages() -> dict[str, dict[str, str | list[str]]]:
     # Imported here: only `ctxcheck explain` needs them.
@@ -109,9 +126,7 @@ def _section(rule: Rule, key: str, text: str | list[str]) -> list[str]:
         return [row for item in text for row in _hang("- ", wrap(item, WIDTH - 2))]
     if key == "example":
         return [f"    {line}".rstrip() for line in text.strip("\n").split("\n")]
-    if key == "accept":
-        text = _ACCEPT.get(text, text).replace("{code}", rule.code)
-    return _reflow(text)
+    return _reflow(_whole(rule.code, key, text))
 
 
 def _reflow(text: str) -> list[str]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final, TypeVar, cast
 
 from ctxcheck.engine.allows import UnusedAllow
@@ -34,7 +34,7 @@ MAX_TEXT: Final = 200_000
 MAX_ITEMS: Final = 10_000
 MAX_NUMBER: Final = 2**53
 
-#: What JSON may hold as it is, but a terminal, an encoder or a line reader may not take.
+#: What JSON may hold as it is, but a terminal, an encoder or a line reader may not take, or shows the wrong way round.
 _UNSAFE: Final = re.compile("[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 _T = TypeVar("_T")
@@ -59,12 +59,35 @@ def document(
     """
     return {
         "schema_version": SCHEMA_VERSION,
-        "tool": {"name": "ctxcheck", "version": _version()},
+        "tool": {"name": "ctxcheck", "version": version()},
         "run": {**run, "counts": dataclasses.asdict(counts)},
         "violations": [_plain(violation.to_dict()) for violation in violations],
         "graph": {"classes": [], "edges": [], **graph},
         "unused_allows": [_plain(dataclasses.asdict(unused)) for unused in unused_allows],
     }
+
+
+def lines(
+    violations: Sequence[Violation],
+    counts: Counts,
+    *,
+    run: Mapping[str, Any],
+    graph: Mapping[str, Any],
+    unused_allows: Sequence[UnusedAllow] = (),
+) -> Iterator[str]:
+    """Yield the same report as lines of JSON, each an object with a ``type``, for readers that take one at a time.
+
+    The first line is a "header" (``schema_version``, ``tool``, ``run``), then comes a "violation" for each finding, and
+    last an "end" with the number of ``violations``, the ``counts``, the ``graph`` and the
+    ``unused_allows``: a file without it was cut short.
+    """
+    tool = {"name": "ctxcheck", "version": version()}
+    yield dumps({"type": "header", "schema_version": SCHEMA_VERSION, "tool": tool, "run": dict(run)}, indent=None)
+    for violation in violations:
+        yield dumps({"type": "violation", "violation": _plain(violation.to_dict())}, indent=None)
+    end = {"type": "end", "violations": len(violations), "counts": dataclasses.asdict(counts)}
+    unused = [_plain(dataclasses.asdict(one)) for one in unused_allows]
+    yield dumps({**end, "graph": {"classes": [], "edges": [], **graph}, "unused_allows": unused}, indent=None)
 
 
 def dumps(document: Mapping[str, Any], *, indent: int | None = 2) -> str:
@@ -118,12 +141,14 @@ def violation_from_dict(data: object) -> Violation:
     )
 
 
-def _version() -> str:
+def version() -> str:
+    """Return the version of ctxcheck that writes this."""
     # Looked up when a document is made: importlib.metadata is too heavy for start-up.
-    from importlib.metadata import PackageNotFoundError, version
+    from importlib.metadata import PackageNotFoundError
+    from importlib.metadata import version as installed
 
     try:
-        return version("ctxcheck")
+        return installed("ctxcheck")
     except PackageNotFoundError:  # run from a source tree that was never installed
         return "unknown"
 
