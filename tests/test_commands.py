@@ -174,7 +174,7 @@ def test_mistakes_are_one_line_and_status_2(ctxcheck: Run, args: list[str], mess
 
 def test_an_output_that_cant_be_written_is_status_2(ctxcheck: Run) -> None:
     ctxcheck("run", "program.py", code=INVERSION)
-    for command in (("report", "--output", "json:no/x.json"), ("report", "--write-baseline", "no/x.json"),
+    for command in (("report", "--output", "json:program.py/x.json"), ("report", "--write-baseline", "no/x.json"),
                     ("combine", "--to", "program.py/x.jsonl")):  # fmt: skip
         result = ctxcheck(*command)
         assert result.returncode == 2, result.stdout

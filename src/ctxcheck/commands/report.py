@@ -68,11 +68,14 @@ def run(parsed: argparse.Namespace) -> int:
         return _write_baseline(writes or config.baseline or baseline.DEFAULT_PATH, violations, config)
     violations = [v.replace(baselined=v.allowed_by is None and known.known(v)) for v in violations]
     failing = [v for v in violations if fails(v, config)]
+    cwd = os.getcwd()
     outputs.emit(
         config.output,
-        Report(violations, counts, run=about(), graph=graph, most=config.max_reports, prefix=outputs.prefix(os.getcwd())),
+        Report(
+            violations, counts, run=about(), graph=graph, most=config.max_reports, prefix=outputs.prefix(cwd)
+        ),
         say=put,
-        cwd=os.getcwd(),
+        cwd=cwd,
         color=_color(config),
         always_color=config.color == "always",
     )

@@ -191,7 +191,9 @@ class _Writer:
         if violation.allowed_by is not None:
             result["suppressions"] = [self._suppression(violation, violation.allowed_by)]
         elif violation.baselined:
-            result["suppressions"] = [{"kind": "external", "justification": "in the baseline"}]
+            result["suppressions"] = [
+                {"kind": "external", "status": "accepted", "justification": "in the baseline"}
+            ]
         result["properties"] = {
             "grade": violation.grade,
             "slug": safe(violation.slug),
