@@ -29,13 +29,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # from a checkout, without installing anything
         sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "src"))
     import ctxcheck
-    from benchmarks import locks, machine, markers, memory, startup, table
+    from benchmarks import finalizers, locks, machine, markers, memory, startup, table
     from benchmarks.measure import NotCheckedError
 
     sample, warm_up, rounds, process_rounds, number = QUICK if options.quick else FULL
     if options.rounds is not None:
         rounds = process_rounds = options.rounds
-    lines = {line.name: line for line in (*locks.lines(), *markers.lines(), *locks.creation_lines())}
+    every = (*locks.lines(), *markers.lines(), *finalizers.lines(), *locks.creation_lines())
+    lines = {line.name: line for line in every}
     names = [*lines, *startup.NAMES, *memory.NAMES]
     build = machine.interpreter()
     before, started = machine.load(), time.time()

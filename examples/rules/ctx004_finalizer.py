@@ -3,8 +3,6 @@
 from collections import deque
 from threading import Lock
 
-import ctxcheck
-
 EXPECT = ["CTX004"]
 
 
@@ -20,26 +18,34 @@ class Connections:
                 self.alive.discard(self.gone.popleft())
             self.alive.add(number)
 
-    def finalize(self, number: int) -> None:
-        with ctxcheck.interrupt("gc"), self.lock:
+    def remove(self, number: int) -> None:
+        with self.lock:
             self.alive.discard(number)
 
-    def finalize_later(self, number: int) -> None:
-        with ctxcheck.interrupt("gc"):
-            self.gone.append(number)  # safe anywhere; the next add() sees to it
+
+class Connection:
+    def __init__(self, connections: Connections, number: int) -> None:
+        self.connections, self.number = connections, number
+        connections.add(number)
+
+    def __del__(self) -> None:
+        self.connections.remove(self.number)
+
+
+class Careful(Connection):
+    def __del__(self) -> None:
+        self.connections.gone.append(self.number)  # safe anywhere; the next add() sees to it
 
 
 def broken() -> None:
     connections = Connections()
-    connections.add(1)
-    connections.finalize(1)
+    Connection(connections, 1)
 
 
 def near_miss() -> None:
     connections = Connections()
-    connections.add(1)
-    connections.finalize_later(1)
-    connections.add(2)
+    Careful(connections, 1)
+    Careful(connections, 2)
 
 
 if __name__ == "__main__":

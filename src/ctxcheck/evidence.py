@@ -31,12 +31,13 @@ from ctxcheck.engine.graph import Witness
 from ctxcheck.engine.owner import Owner
 from ctxcheck.engine.sites import EMPTY, MAX_DEPTH, Trace, resolve
 from ctxcheck.engine.union import Union
-from ctxcheck.engine.uses import Use
+from ctxcheck.engine.uses import DOUBTS, Doubt, Use
 from ctxcheck.engine.validator import Validator
 
 SCHEMA_VERSION: Final = 1
 
 _KINDS: Final = {value.name: value for value in vars(kinds).values() if isinstance(value, Kind)}
+_DOUBTS: Final[dict[str, Doubt]] = {doubt: doubt for doubt in DOUBTS}
 _MODES: Final = {value.name: value for value in vars(kinds).values() if isinstance(value, Mode)}
 
 #: Files of the standard library are written with this in front: it lives elsewhere on another machine.
@@ -193,7 +194,7 @@ class _Writer:
     def _use(self, use: Use) -> list[Any]:
         return [
             self._owner(use.owner), self._guards(use.guards), self._origin(use.origin), use.mode.name,
-            self._trace(use.trace), *use.allowed,
+            self._trace(use.trace), *use.allowed, use.doubt, sorted(use.flags),
         ]  # fmt: skip
 
 
@@ -355,16 +356,18 @@ class _Reader:
         self, context: str | None, lock_class: LockClass, masked: frozenset[str] | None, uses: list[Any], body: _Body
     ) -> None:
         for row in uses:
-            owner, guards, origin, mode, at, first, second = _list(row)
+            owner, guards, origin, mode, at, first, second, doubted, flagged = _list(row)
             by, under, where = body.who(owner, guards, origin)
             trace, how = body.trace(at), _MODES[_text(mode)]
             allowed = (None if first is None else _text(first), None if second is None else _text(second))
+            doubt, flags = _DOUBTS[_text(doubted)], frozenset(map(_text, _list(flagged)))
 
             def put(
                 places: _Places, by: Owner = by, under: frozenset[LockClass] = under, where: str = where,
                 how: Mode = how, trace: list[_Point] = trace, allowed: tuple[str | None, str | None] = allowed,
+                doubt: Doubt = doubt, flags: frozenset[str] = flags,
             ) -> None:  # fmt: skip
-                use = Use(by, under, where, how, places.trace(trace), allowed)
+                use = Use(by, under, where, how, places.trace(trace), allowed, doubt, flags)
                 if context is not None:
                     self._union.use(context, lock_class, use)
                 elif masked is not None:

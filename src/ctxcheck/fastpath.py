@@ -89,6 +89,8 @@ def thread_state(where: Any, engine: Validator) -> OwnerState:
     """The calling thread's own state, whatever task it runs; made, if need be."""
     try:
         state: OwnerState = where.end.state
+        if engine.roster.unseen:
+            engine.roster.seen(state)
     except AttributeError:
         state = engine.roster.new_state()
         where.end = _End(state)

@@ -13,7 +13,7 @@ from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, TypeVar
 
-from ctxcheck import fastpath, notices, steps, tasks
+from ctxcheck import debuggers, fastpath, notices, steps, tasks
 from ctxcheck.engine import slowpath
 from ctxcheck.engine.classes import REGION
 from ctxcheck.engine.declared import Declaration
@@ -418,6 +418,7 @@ class Session:
             and violation.rule not in _NEVER_RAISED
             and finding.owner is not None
             and finding.owner.ident == get_ident()
+            and not debuggers.attached()
         ):
             raise ViolationError(violation)
         return violation

@@ -18,6 +18,7 @@ ROOMS: dict[str, set[str]] = {
     "engine": set(),
     "fastpath": {"engine"},
     "imports": set(),
+    "debuggers": set(),
     "steps": {"engine", "fastpath"},
     "loops": {"engine", "fastpath", "steps"},
     "timeouts": {"fastpath"},
@@ -34,7 +35,9 @@ ROOMS: dict[str, set[str]] = {
     "evidence": {"engine"},
     "recorder": {"engine", "evidence"},
     "acceptance": {"engine", "reports", "selection"},
-    "session": {"acceptance", "recorder", "engine", "fastpath", "notices", "reports", "selection", "steps", "tasks"},
+    "session": {
+        "acceptance", "debuggers", "recorder", "engine", "fastpath", "notices", "reports", "selection", "steps", "tasks",
+    },
     # names of rules, grades, errors: what a user types or reads
     "keys": {"engine.rules"},
     "dumps": {"engine", "fastpath", "notices", "reports", "session"},
@@ -141,7 +144,7 @@ def test_every_room_is_known_and_there_is_no_circle_of_rooms() -> None:
         assert free, f"a circle among {sorted(left)}"
         order += free
         left = {name: needs for name, needs in left.items() if name not in free}
-    assert order[0] in ("engine", "imports", "scripts", "greenlets")
+    assert order[0] in ("engine", "imports", "debuggers", "scripts", "greenlets")
 
 
 def test_modules_of_one_room_dont_import_each_other_in_a_circle() -> None:

@@ -618,3 +618,17 @@ def test_while_nothing_is_checked_and_across_sessions() -> None:
     mask.exit()
     section.exit()
     assert fastpath.engine() is None
+
+
+@pytest.mark.parametrize(("make", "grade"), [(ctxcheck.Lock, "unlikely"), (ctxcheck.RLock, "possible")])
+def test_a_guard_that_lets_its_own_thread_in_again_keeps_nothing_out(make: Any, grade: str) -> None:
+    gate, lock = make(name=f"gate {grade}"), ctxcheck.Lock(name=f"inside {grade}")
+    with ctxcheck.checking() as session:
+        with gate, lock:
+            pass
+        with ctxcheck.interrupt("gc"):
+            if gate.acquire(blocking=False):
+                with lock:
+                    pass
+                gate.release()
+    assert found(session) == [("CTX004", grade, (f"inside {grade}",))]

@@ -9,7 +9,8 @@ import sys
 import textwrap
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,8 @@ from ctxcheck.engine.sites import Trace
 from ctxcheck.engine.validator import Validator
 from ctxcheck.engine.violations import Site, Violation
 from ctxcheck.locks.composite import Event
+from ctxcheck.probes import collector, finalizers
+from ctxcheck.probes.patches import Patches
 from ctxcheck.reports import concise, text
 from ctxcheck.reports.compose import compose
 from ctxcheck.reports.json import dumps, violation_from_dict
@@ -107,6 +110,7 @@ class Run:
             "Event": Event,
             "asyncio": asyncio,
             "engine": self.engine,
+            "finalizers_seen": finalizers_seen,
             "in_thread": in_thread,
             "load": self.load,
             "lock": self.lock,
@@ -131,6 +135,18 @@ class Run:
             tasks.unwatch()
             declared.finish(self.engine)
             fastpath.activate(None)
+
+
+@contextmanager
+def finalizers_seen() -> Iterator[None]:
+    """With the probes for finalizers in place."""
+    patches = Patches()
+    try:
+        collector.watch(patches)
+        finalizers.watch(patches)
+        yield
+    finally:
+        patches.restore()
 
 
 def in_thread(function: Callable[..., Any], *args: Any, name: str = "worker") -> None:

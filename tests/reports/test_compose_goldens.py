@@ -108,6 +108,38 @@ def count():
 handle = Handle()
 """
 
+FINALIZERS = """
+import threading, weakref
+pool, flags = lock("net:Pool.lock"), threading.local()
+
+class Handle:
+    def __del__(self):
+        self.close()
+    def close(self):
+        with pool: pass
+
+class Careful(Handle):
+    def close(self):
+        if not getattr(flags, "busy", False):
+            super().close()
+
+class Asks(Handle):
+    def close(self):
+        if not pool.locked():
+            super().close()
+
+class Empty: pass
+
+def grow():
+    flags.busy = True
+    with pool: pass
+    flags.busy = False
+
+def shrink():
+    with pool: pass
+
+"""
+
 RATES = """
 l, gate = lock("fx:Rates.lock"), aio.Lock(name="fx:gate")
 
@@ -379,6 +411,19 @@ CASES: dict[str, tuple[str, str, str]] = {
         on_alarm(), grow()
         """,
     ),
+    "ctx004_del": ("CTX004", FINALIZERS, "with finalizers_seen(): Handle(); shrink()"),
+    "ctx004_finalize": (
+        "CTX004",
+        FINALIZERS,
+        """
+        with finalizers_seen():
+            thing = Empty()
+            weakref.finalize(thing, shrink)
+            del thing
+            grow()
+        """,
+    ),
+    "ctx004_flag": ("CTX004", FINALIZERS, "with finalizers_seen(): Careful(); grow()"),
     "ctx005": ("CTX005", INTERRUPTS, "handle.close(), quiet(), count()"),
     "ctx005_of_three": (
         "CTX005",

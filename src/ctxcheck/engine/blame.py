@@ -41,6 +41,13 @@ def nests_its_own(lock_class: LockClass, witnesses: Iterable[Witness]) -> bool:
     return ours and all(map(_made_by_library, witnesses))
 
 
+def interrupts_library(held: LockClass, interrupted: Witness, orders: Iterable[Witness]) -> bool:
+    """Whether what is interrupted is the library at its own lock, and the library alone makes the orders that lead
+    there: a finalizer that logs can't but run into those of ``logging``."""
+    holder = _packages(interrupted.held_at)[:1]
+    return held.base.library and all(holder) and bool(holder) and all(map(_made_by_library, orders))
+
+
 def _made_by_library(witness: Witness) -> bool:
     held, stack = _packages(witness.held_at), _packages(witness.taken_at)
     holder = held[0] if held else ""

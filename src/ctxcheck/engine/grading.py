@@ -16,7 +16,9 @@ from ctxcheck.engine.graph import Edge, Evidence, Witness
 from ctxcheck.engine.rules import Grade
 
 Owners = Literal["assumed", "observed"]
-Reason = Literal["", "guarded", "one owner", "timed", "handed over", "readers", "within"]
+Reason = Literal[
+    "", "guarded", "one owner", "timed", "handed over", "readers", "within", "asks", "flag", "library"
+]  # fmt: skip
 
 #: Witnesses tried in the choice for one cycle.
 MAX_CHOICES: Final = 4_096

@@ -38,6 +38,7 @@ class Witness(NamedTuple):
     ``guards`` are the classes held exclusively at that moment, the edge's source among them;
     which of them really keep others out is for the verdict to say.  ``held_at`` is where the source
     was acquired, ``taken_at`` where the target was asked for.  ``allowed`` is the reason of an ``allow`` around it.
+    ``doubt`` is what speaks against it where it stands for an interruption, see ``uses.py``.
     """
 
     owner: Owner
@@ -48,6 +49,7 @@ class Witness(NamedTuple):
     held_at: Trace
     taken_at: Trace
     allowed: str | None = None
+    doubt: str = ""
 
     @property
     def timed(self) -> bool:

@@ -8,27 +8,30 @@ classes are used in such contexts and outside (``usage.py``: CTX004, CTX005).
 On a chain a context is a :class:`~ctxcheck.engine.classes.ContextStep` of kind "interrupt", and a boundary; its
 ``detail`` names what can't interrupt it, itself among them.  One of kind "masked" names what can't interrupt for now.
 An owner's node for a context hangs below its root while the context doesn't run, so that its chains are known
-wherever it comes; its parent is what it has interrupted.
+wherever it comes; its parent is what it has interrupted.  What a probe begins is a finalizer, see ``finalizers.py``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast, final
 
 from ctxcheck.engine.allows import Grant
 from ctxcheck.engine.blame import nests_its_own
-from ctxcheck.engine.classes import TRY, ContextStep, LockClass
+from ctxcheck.engine.classes import TRY, ContextStep, LockClass, Step
+from ctxcheck.engine.finalizing import look
 from ctxcheck.engine.findings import Finding, InterruptFacts
 from ctxcheck.engine.nesting import guards_of
 from ctxcheck.engine.owner import VOID, Node, Owner, OwnerState
-from ctxcheck.engine.raw import is_main_thread
+from ctxcheck.engine.raw import get_frame, is_main_thread
 from ctxcheck.engine.rules import GRADES
-from ctxcheck.engine.sites import capture
-from ctxcheck.engine.usage import NO_SIGNALS, Hazard, Usage, family
-from ctxcheck.engine.uses import Use, Uses
+from ctxcheck.engine.sites import Trace, capture
+from ctxcheck.engine.usage import COLLECTOR, NO_SIGNALS, PAUSED, Hazard, Usage, family
+from ctxcheck.engine.uses import Doubt, Use, Uses
 
 if TYPE_CHECKING:
+    from types import FrameType
+
     from ctxcheck.engine.ledger import Ledger
     from ctxcheck.engine.validator import Validator
 
@@ -47,13 +50,42 @@ class UseEvent(NamedTuple):
     masked: frozenset[str] | None
 
 
+class Resumed(NamedTuple):
+    """The collector is switched on again."""
+
+
+@final
+class Begun(Node):
+    """Where an interrupting context stands that a probe has begun: ``outer`` is the function that it has interrupted,
+    where no call of the probe shows it; ``deferred`` are the locks that it has waited for; ``passing``: its owner
+    hasn't taken a step but for this."""
+
+    __slots__ = ("deferred", "outer", "passing")
+
+    def __init__(self, parent: Node, step: Step, state: OwnerState, trace: Trace) -> None:
+        super().__init__(parent, step, state, trace)
+        self.deferred: list[Deferred] = []
+        self.outer: FrameType | None = None
+        self.passing: bool = False
+
+
+@final
+class Deferred(NamedTuple):
+    """A wait in a finalizer that nothing is made of yet: for which ``lock`` (a weak reference), in which ``node``."""
+
+    node: Node
+    lock: Callable[[], Any] | None
+    event: UseEvent
+
+
 class Surroundings(NamedTuple):
     """The interrupting context that a node is in, if it is in one, the contexts that can't interrupt there, and the
-    reasons of ``allow`` blocks for CTX004 and CTX005."""
+    reasons of ``allow`` blocks for CTX004 and CTX005; and where that context stands if a probe began it."""
 
     context: str | None = None
     masked: frozenset[str] = _NOTHING
     allowed: tuple[str | None, str | None] = (None, None)
+    begun: Begun | None = None
 
 
 def surroundings(node: Node) -> Surroundings:
@@ -68,7 +100,8 @@ def surroundings(node: Node) -> Surroundings:
                 names = cast("frozenset[str]", step.detail)
                 masked = masked | names if masked else names
                 if step.boundary:
-                    return Surroundings(step.label, masked, (first, second))
+                    begun = node.stands_for
+                    return Surroundings(step.label, masked, (first, second), begun if type(begun) is Begun else None)
             elif step.kind == "allow":
                 rules = cast("frozenset[str]", step.detail)
                 first = Grant.by(step) if first is None and "CTX004" in rules else first
@@ -80,16 +113,21 @@ def surroundings(node: Node) -> Surroundings:
 _NOWHERE: Final = Surroundings()
 
 
-def begin(state: OwnerState, step: ContextStep) -> Node:
+def begin(state: OwnerState, step: ContextStep, make: type[Node] = Node) -> Node:
     """Return the node on which an interrupting context stands that begins here, which :func:`end` takes back."""
     # taken out while it is in use: the same context may come again in the middle of this
     node = state.root.pop(step, None)
     if node is None:
-        state.engine.contexts += 1
+        state.engine.contexts += make is Node  # what a probe begins was marked by nobody
         state.owner.learn_name()
-        node = Node(state.cur, step, state, capture(1))
+        node = make(state.cur, step, state, capture(1))
     node.parent = state.cur
     return node
+
+
+def interrupts(node: Node) -> bool:
+    """Whether what stands here is in the middle of other code of its thread."""
+    return any(type(e.step) is ContextStep and e.step.kind == "interrupt" for e in node.chain())
 
 
 def end(state: OwnerState, node: Node) -> None:
@@ -119,7 +157,7 @@ class Interrupts:
     def __init__(self, engine: Validator, ledger: Ledger) -> None:
         self._engine: Validator = engine
         self._origin: str = ledger.origin
-        self.usage: Usage = Usage(ledger.graph, engine.owners, ledger.is_single)
+        self.usage: Usage = Usage(ledger.graph, engine.owners, ledger.is_single, engine.finalizers.flags)
 
     def note(self, state: OwnerState, node: Node, guards: frozenset[LockClass]) -> None:
         """A class is waited for, for the first time on this chain, in ``node``; ``guards`` are held.
@@ -159,8 +197,18 @@ class Interrupts:
         assert mode is not None
         assert context is not None
         use = Use(state.owner, guards, self._origin, mode, node.trace, around.allowed)
-        if not _covers(self.usage.uses(lock_class, context), use):
+        if _covers(self.usage.uses(lock_class, context), use):
+            return
+        begun = around.begun
+        if begun is None:
             self._engine.orders.queue(UseEvent(state.owner, lock_class, use, context, None))
+            return
+        looks = look(get_frame(1), begun.outer)
+        if looks.library and lock_class.base.library:
+            return  # nobody who runs the program can mend it
+        doubt: Doubt = "library" if looks.library else "asks" if looks.asks else ""
+        use = use._replace(doubt=doubt, flags=looks.flags)
+        begun.deferred.append(Deferred(node, node.made_for, UseEvent(state.owner, lock_class, use, context, None)))
 
     def _holds(self, state: OwnerState, node: Node, guards: frozenset[LockClass], around: Surroundings) -> None:
         lock_class, mode = node.step.lock_class, node.step.mode
@@ -169,13 +217,21 @@ class Interrupts:
         if lock_class.kind.guards and not mode.shared and not lock_class.handed_over:
             guards |= {lock_class.base}
         use = Use(state.owner, guards, self._origin, mode, node.trace, around.allowed)
-        if not _covers(self.usage.holds(lock_class, around.masked), use):
-            self._engine.orders.queue(UseEvent(state.owner, lock_class, use, None, around.masked))
+        use, masked = self.usage.flagged(lock_class, use), around.masked
+        if _covers(self.usage.holds(lock_class, masked), use):
+            return
+        if self._engine.finalizers.section is not None and COLLECTOR not in masked:
+            masked = masked | {PAUSED}
+            if _covers(self.usage.holds(lock_class, masked), use):
+                return
+        self._engine.orders.queue(UseEvent(state.owner, lock_class, use, None, masked))
 
     def apply(self, event: UseEvent) -> list[Finding]:
         """Enter an event, and say what it shows; under the validator's mutex."""
         found: list[Hazard] = []
         if event.context is not None:
+            if event.use.flags:
+                self._engine.finalizers.watch(event.lock_class)
             found += self.usage.add_use(event.lock_class, event.context, event.use)
         if event.masked is not None:
             found += self.usage.add_hold(event.lock_class, event.masked, event.use)

@@ -106,11 +106,7 @@ class Nesting:
         if lock_class.nested:
             return
         lock_class.nested = True
-        self._engine.roster.tries.clear()
-        for state in self._engine.roster.live_states():
-            for parent in state.cached.pop(lock_class, ()):
-                for step in lock_class.steps():
-                    parent.pop(step, None)
+        self._engine.roster.forget_class(lock_class)
 
     def check(self, state: OwnerState, node: Node, held: list[Node], lock: Any) -> None:
         """Locks of one class are nested: fine in ascending order of their keys, else learned as orders of instances."""

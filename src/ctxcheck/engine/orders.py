@@ -23,7 +23,7 @@ from ctxcheck.engine.classes import AWAIT, INSIDE, LockClass, Mode
 from ctxcheck.engine.findings import Finding, OrderFacts, Waiter
 from ctxcheck.engine.grading import Cycle
 from ctxcheck.engine.graph import Edge, Evidence, OrderGraph, Witness
-from ctxcheck.engine.interrupts import UseEvent
+from ctxcheck.engine.interrupts import Resumed, UseEvent
 from ctxcheck.engine.nesting import NestEvent
 from ctxcheck.engine.owner import Node, Owner, OwnerState
 from ctxcheck.engine.raw import allocate_lock, get_ident
@@ -84,7 +84,7 @@ class Orders:
 
     def __init__(self, engine: Validator) -> None:
         self._engine: Validator = engine
-        self._queue: deque[OrderEvent | NestEvent | UseEvent] = deque()
+        self._queue: deque[OrderEvent | NestEvent | UseEvent | Resumed] = deque()
         self._mutex = allocate_lock()
         self._holder: int = 0
         self._guard_sets: dict[frozenset[LockClass], frozenset[LockClass]] = {}
@@ -149,7 +149,7 @@ class Orders:
         self._queue.append(event)
         self._drain(state)
 
-    def queue(self, event: UseEvent) -> None:
+    def queue(self, event: UseEvent | Resumed) -> None:
         """Put an event on the queue, for who queues it to see to when there are no more."""
         self._queue.append(event)
 
@@ -185,6 +185,10 @@ class Orders:
             # taken off only when it is done: an exception thrown into this thread from outside
             # (a signal handler's) must not lose it, and doing it twice does no harm
             event = self._queue[0]
+            if isinstance(event, Resumed):
+                self._engine.origins.resumed()
+                self._queue.popleft()
+                continue
             origin = event.use.origin if isinstance(event, UseEvent) else event.origin
             ledger = self._engine.origins.ledger(origin)
             if isinstance(event, OrderEvent):
@@ -292,6 +296,7 @@ class Orders:
             if got:
                 try:
                     self._holder = get_ident()
+                    self._engine.finalizers.resolve()
                     self._work_off()
                     return call()
                 finally:

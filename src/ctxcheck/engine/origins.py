@@ -120,6 +120,16 @@ class Origins:
             found = self._ledgers.setdefault(origin, made)
         return found
 
+    def ledgers(self) -> list[Ledger]:
+        """Those that there are now."""
+        return [self._engine.ledger, *self._ledgers.values()]
+
+    def resumed(self) -> None:
+        """The collector is switched on again; under the validator's mutex."""
+        for ledger in self.ledgers():
+            ledger.interrupts.usage.resumed()
+        self.union.resumed()
+
     def latches(self, origin: str) -> Latches:
         """What is known of latches in an origin."""
         return self.ledger(origin).latches if not origin or origin in self._ledgers else self._nowhere
@@ -324,6 +334,8 @@ class Origins:
         whole.absorb(engine, engine.ledger, None, {c for c in engine.seen if engine.handed_over(c)})
         for origin, ledger in list(self._ledgers.items()):
             whole.absorb(engine, ledger, None, self._handed.get(origin, set()))
+        whole.flag(engine.finalizers.flags)
+        whole.paused_for_good()
         return whole
 
     def findings(self) -> list[Finding]:

@@ -34,6 +34,8 @@ class Roster:
         self._engine: Validator = engine
         #: owners that took a step; may lose some where many begin at the same moment, but never all
         self.begun: int = 0
+        #: the serials of those that something was asked about, but that haven't taken a step
+        self.unseen: set[int] = set()
         self._states: dict[int, weakref.ref[OwnerState]] = {}
         #: the tasks that have taken a checked step, by `id()`; a task that is gone takes its entry with it
         self.tasks: dict[int, TaskState] = {}
@@ -51,6 +53,17 @@ class Roster:
         self._states[state.owner.serial] = weakref.ref(state)
         self.begun += 1
         return state
+
+    def seen(self, state: OwnerState) -> None:
+        """It takes a step."""
+        if state.owner.serial in self.unseen:
+            self.unseen.discard(state.owner.serial)
+            self.begun += 1
+
+    def unsee(self, state: OwnerState) -> None:
+        """It was made to no purpose: it counts when it takes a step."""
+        self.unseen.add(state.owner.serial)
+        self.begun -= 1
 
     def task_state(self, task: Any, thread: Owner) -> TaskState:
         """The state of a task that runs on ``thread``; made, if need be."""
@@ -118,6 +131,7 @@ class Roster:
                     self._engine.freed(state.dissolve())
             self._engine.of(state).waits.ended(state.owner)
             self._states.pop(state.owner.serial, None)
+            self.unseen.discard(state.owner.serial)
 
     def left(self, state: OwnerState, node: Node, how: str) -> None:
         """An owner, or a test, is over, and holds this entry of its chain (CTX303)."""
@@ -171,6 +185,14 @@ class Roster:
                 self._engine.freed(len(children))
                 nodes.extend(children)
                 node.clear()
+
+    def forget_class(self, lock_class: LockClass) -> None:
+        """The chains that end in this class are looked at anew."""
+        self.tries.clear()
+        for state in self.live_states():
+            for parent in state.cached.pop(lock_class, ()):
+                for step in lock_class.steps():
+                    parent.pop(step, None)
 
     def pending(self) -> list[Finding]:
         """What will be reported at the end unless something redeems it until then."""

@@ -203,6 +203,7 @@ def _block(lock: LockRecord, state: OwnerState, node: Node) -> None:
     engine = state.engine
     if engine.forks.lost:
         consult(engine.forks.blocked, state, lock)
+    consult(engine.finalizers.contended, state, node)
     state.blocks_on(lock)
     try:
         if _claim(lock, node, (True,), (engine.deadlock_after,)):

@@ -17,13 +17,14 @@ from typing import TYPE_CHECKING, Any, Final, final
 
 from ctxcheck.engine.blame import is_librarys
 from ctxcheck.engine.classes import LockClass
+from ctxcheck.engine.finalizing import set_by
 from ctxcheck.engine.findings import Finding
 from ctxcheck.engine.grading import Owners
 from ctxcheck.engine.graph import ENOUGH_OWNERS, MAX_WITNESSES, Edge, Evidence, OrderGraph, Witness
 from ctxcheck.engine.interrupts import hazard_findings
 from ctxcheck.engine.orders import order_finding
 from ctxcheck.engine.owner import Owner
-from ctxcheck.engine.usage import Usage
+from ctxcheck.engine.usage import COLLECTOR, PAUSED, Usage
 from ctxcheck.engine.uses import Use, Uses
 from ctxcheck.engine.verdict import components, judge
 
@@ -152,7 +153,8 @@ class Union:
         for lock_class, ways in ledger.interrupts.usage.held.items():
             for masked, uses in ways.items():
                 for use in uses.known:
-                    self.hold(lock_class, masked, _with(use, keeps_out, origin_of))
+                    hold = ledger.interrupts.usage.flagged(lock_class, use)
+                    self.hold(lock_class, masked, _with(hold, keeps_out, origin_of))
         for target, place, needs, woke in ledger.waits.senders():
             self.sender(target, place, needs, woke=woke)
         self.handed_over |= handed_over
@@ -193,6 +195,26 @@ class Union:
     def hold(self, lock_class: LockClass, masked: frozenset[str], use: Use) -> None:
         """A class is held while these contexts can't interrupt."""
         _pool(self.held.setdefault((lock_class, masked), {}), use)
+
+    def resumed(self) -> None:
+        """The collector, which was off, couldn't interrupt what was held meanwhile: it is switched on again."""
+        self._unpause(frozenset({COLLECTOR}))
+
+    def paused_for_good(self) -> None:
+        """It is never switched on again: so that was no way to keep it out."""
+        self._unpause(frozenset())
+
+    def flag(self, flags: dict[LockClass, frozenset[str]]) -> None:
+        """These thread-locals are looked at by finalizers: note which holds set them, also those that came before."""
+        for (lock_class, masked), ways in [item for item in self.held.items() if item[0][0] in flags]:
+            self.held[lock_class, masked] = {}
+            for use in (use for alike in ways.values() for use in alike):
+                self.hold(lock_class, masked, use._replace(flags=use.flags | (flags[lock_class] & set_by(use.trace))))
+
+    def _unpause(self, masks: frozenset[str]) -> None:
+        for lock_class, masked in [key for key in self.held if PAUSED in key[1]]:
+            for use in (use for alike in self.held.pop((lock_class, masked)).values() for use in alike):
+                self.hold(lock_class, masked - {PAUSED} | masks, use)
 
     def sender(self, target: LockClass, place: Place, needs: Iterable[LockClass], *, woke: bool) -> None:
         """A place sends a signal, having needed these locks."""

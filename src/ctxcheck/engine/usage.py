@@ -16,11 +16,13 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
-from typing import Final, final
+from dataclasses import dataclass, field, replace
+from typing import Final, cast, final
 
+from ctxcheck.engine.blame import interrupts_library
 from ctxcheck.engine.classes import LockClass
-from ctxcheck.engine.grading import Cycle, Owners, by_key
+from ctxcheck.engine.finalizing import set_by
+from ctxcheck.engine.grading import Cycle, Owners, Reason, by_key
 from ctxcheck.engine.graph import Evidence, OrderGraph, Witness
 from ctxcheck.engine.owner import Owner
 from ctxcheck.engine.uses import Use, Uses
@@ -34,6 +36,10 @@ MAX_WORK: Final = 4_000_000
 #: end if another one shows it; and in how many classes behind a new order.
 MAX_SEARCHED_AT_ONCE: Final = 1_000
 MAX_AT_ONCE: Final = 8
+
+#: Among what is masked: the collector was switched off, and may or may not be switched on again.
+PAUSED: Final = "\0gc"
+COLLECTOR: Final = "gc"
 
 IsSingle = Callable[[LockClass], bool]
 
@@ -114,11 +120,18 @@ class Usage:
     Args:
         graph: the orders recorded; read, never written.
         owners, is_single: as for :func:`~ctxcheck.engine.verdict.judge`.
+        flags: see the attribute; shared with other origins.
     """
 
-    __slots__ = ("_graph", "_is_single", "_owners", "_reached", "_told", "held", "used")
+    __slots__ = ("_graph", "_is_single", "_owners", "_paused", "_reached", "_told", "final", "flags", "held", "used")
 
-    def __init__(self, graph: OrderGraph, owners: Owners, is_single: IsSingle) -> None:
+    def __init__(
+        self,
+        graph: OrderGraph,
+        owners: Owners,
+        is_single: IsSingle,
+        flags: dict[LockClass, frozenset[str]] | None = None,
+    ) -> None:
         self._graph: OrderGraph = graph
         self._owners: Owners = owners
         self._is_single: IsSingle = is_single
@@ -130,6 +143,12 @@ class Usage:
         #: little cost
         self._reached: dict[str, dict[LockClass, LockClass]] = {}
         self._told: set[tuple[str, LockClass, LockClass, str]] = set()
+        #: the classes that are held while the collector is off, so far
+        self._paused: set[LockClass] = set()
+        #: for each class that a finalizer waits for, the thread-locals that it looks at first
+        self.flags: dict[LockClass, frozenset[str]] = {} if flags is None else flags
+        #: whether nothing more will come: a collector that is off by now was off for good
+        self.final: bool = False
 
     # --- learning -----------------------------------------------------------------
 
@@ -146,6 +165,8 @@ class Usage:
         uses = self.used.setdefault(context, {}).setdefault(lock_class, Uses())
         if not uses.add(use):
             return []
+        if use.flags:
+            self._flag(lock_class, use.flags)
         self._reach(context, lock_class)
         ways = self._inversions(context, lock_class, [MAX_WORK // 10])
         first = next((h for h in itertools.islice(ways, MAX_AT_ONCE) if h.cycle.grade == "possible"), None)
@@ -154,12 +175,14 @@ class Usage:
     def add_hold(self, lock_class: LockClass, masked: frozenset[str], use: Use) -> list[Hazard]:
         """Record that a class is held while these contexts, and no others, are masked; returns what that shows at once.
         """
+        if PAUSED in masked:
+            self._paused.add(lock_class)
         uses = self.held.setdefault(lock_class, {}).setdefault(masked, Uses())
         if not uses.add(use) or not self.used:
             return []
         found: list[Hazard] = []
         for context, used in self.used.items():
-            if not can_interrupt(context, masked):
+            if not self._can_interrupt(context, masked):
                 continue
             if lock_class in used and (hazard := self.same(context, lock_class)):
                 found.append(hazard)
@@ -167,6 +190,27 @@ class Usage:
             if known and (hazard := self._at_once(context, lock_class)):
                 found.append(hazard)
         return self._news(found)
+
+    def _flag(self, lock_class: LockClass, flags: frozenset[str]) -> None:
+        """These are looked at: note which holds set them."""
+        self.flags[lock_class] = self.flags.get(lock_class, frozenset()) | flags
+        for uses in self.held.get(lock_class, {}).values():
+            uses.known = tuple(sorted((self.flagged(lock_class, use) for use in uses.known), key=Use.sort_key))
+
+    def flagged(self, lock_class: LockClass, hold: Use) -> Use:
+        """A hold, with what its code sets of the thread-locals that a finalizer looks at."""
+        flags = self.flags.get(lock_class)
+        return hold if flags is None else hold._replace(flags=flags & set_by(hold.trace))
+
+    def resumed(self) -> None:
+        """The collector is switched on again: until now it couldn't interrupt."""
+        for lock_class in self._paused:
+            ways = self.held[lock_class]
+            for masked in [masked for masked in ways if PAUSED in masked]:
+                uses = ways.setdefault(masked - {PAUSED} | {COLLECTOR}, Uses())
+                for use in ways.pop(masked).known:
+                    uses.add(use)
+        self._paused.clear()
 
     def add_order(self, source: LockClass, target: LockClass) -> list[Hazard]:
         """The graph has learned something of an order: return what that shows at once.
@@ -227,7 +271,14 @@ class Usage:
         return news
 
     def _is_open(self, lock_class: LockClass, context: str) -> bool:
-        return any(is_open(context, masked) for masked in self.held.get(lock_class, ()))
+        ways = self.held.get(lock_class, ())
+        return any(is_open(context, masked) and self._can_interrupt(context, masked) for masked in ways)
+
+    def _can_interrupt(self, context: str, masked: frozenset[str]) -> bool:
+        """Whether a context can come where these are masked, as far as that is known."""
+        if context == COLLECTOR and PAUSED in masked and not self.final:
+            return False
+        return can_interrupt(context, masked)
 
     def _open_holds(self, lock_class: LockClass, context: str, within: bool) -> list[Use]:
         """How a class is held while the context could interrupt: by other code, or ``within`` its own."""
@@ -236,7 +287,7 @@ class Usage:
             (
                 use
                 for masked, uses in ways.items()
-                if can_interrupt(context, masked) and within == (WITHIN + context in masked)
+                if self._can_interrupt(context, masked) and within == (WITHIN + context in masked)
                 for use in uses.known
             ),
             key=Use.sort_key,
@@ -275,8 +326,10 @@ class Usage:
             for pair in self._pairs(context, lock_class, lock_class, 0, within=within):
                 if pair.taken_mode.recursive and pair.held_mode.shared:
                     continue  # readers that let each other in
-                guard = min(filter(self._keeps_out, pair.guards), key=by_key, default=None)
-                doubt = 3 if guard is not None else 2 if pair.timed else 1 if within else 0
+                # what its thread holds already, a context is let into again, if it is re-entrant
+                guards = (g for g in pair.guards if not g.kind.reentrant and self._keeps_out(g))
+                guard = min(guards, key=by_key, default=None)
+                doubt = 4 if pair.doubt else 3 if guard is not None else 2 if pair.timed else 1 if within else 0
                 if best is None or doubt < best[0]:
                     best = (doubt, pair, guard)
         if best is None:
@@ -285,6 +338,8 @@ class Usage:
         classes, pairs = (lock_class,), (pair,)
         if lock_class.handed_over:
             cycle = Cycle(classes, pairs, "unlikely", "handed over")
+        elif pair.doubt:
+            cycle = Cycle(classes, pairs, "unlikely", cast("Reason", pair.doubt))
         elif doubt:
             cycle = Cycle(classes, pairs, "unlikely", ("within", "timed", "guarded")[doubt - 1], guard)
         else:
@@ -308,10 +363,10 @@ class Usage:
             for use in () if uses is None else uses.known:
                 guards = hold.guards & use.guards - {held} if held is wanted else hold.guards | use.guards
                 allowed = use.allowed[rule] or hold.allowed[rule]
-                pairs.append(
-                    Witness(hold.owner, guards, use.origin, hold.mode, use.mode, hold.trace, use.trace, allowed)
-                )
-        pairs.sort(key=Witness.sort_key)
+                doubt = use.doubt or ("flag" if use.flags & hold.flags else "")
+                places = (hold.mode, use.mode, hold.trace, use.trace)
+                pairs.append(Witness(hold.owner, guards, use.origin, *places, allowed, doubt))
+        pairs.sort(key=lambda pair: (pair.doubt, *Witness.sort_key(pair)))
         return pairs
 
     def _inversions(self, context: str, wanted: LockClass, budget: list[int]) -> Iterator[Hazard]:
@@ -383,7 +438,8 @@ class Usage:
         ``within``: the classes of the orders, or ``None`` for those of a single way.
         """
         pairs = Evidence()
-        pairs.witnesses = self._pairs(context, held, wanted, 1)[:MAX_PAIRS]
+        every = self._pairs(context, held, wanted, 1)
+        pairs.witnesses = ([pair for pair in every if not pair.doubt] or every)[:MAX_PAIRS]
         pairs.count = len(pairs.witnesses)
         if not pairs.witnesses:
             return None
@@ -399,6 +455,11 @@ class Usage:
             return None
         # a cycle passes each class once, so this is where the order is that isn't one
         at = cycle.classes.index(held)
+        others = (witness for index, witness in enumerate(cycle.witnesses) if index != at)
+        if interrupts_library(held, cycle.witnesses[at], others):
+            return None
+        if cycle.witnesses[at].doubt and cycle.grade != "unlikely":
+            cycle = replace(cycle, grade="unlikely", reason=cast("Reason", cycle.witnesses[at].doubt), guard=None)
         by = self._who(context, wanted, cycle.witnesses[at])
         return Hazard(context, cycle, at, by, next((w.allowed for w in _from(cycle.witnesses, at) if w.allowed), None))
 

@@ -6,13 +6,18 @@ Not thread-safe by itself, but for :meth:`Uses.covers`: it reads one tuple.
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple, final
+from typing import Final, Literal, NamedTuple, final, get_args
 
 from ctxcheck.engine.classes import LockClass, Mode
 from ctxcheck.engine.grading import by_key
 from ctxcheck.engine.graph import ENOUGH_OWNERS
 from ctxcheck.engine.owner import Owner
 from ctxcheck.engine.sites import Trace
+
+#: Why the code of a context may never wait for what it has interrupted the holder of: it asks first whether the lock is
+#: taken; it looks first at a flag of its thread, which the holder sets; it is the standard library's own.
+Doubt = Literal["", "asks", "flag", "library"]
+DOUBTS: Final[tuple[Doubt, ...]] = get_args(Doubt)
 
 #: Uses remembered of one class in one way.
 MAX_USES: Final = 32
@@ -22,7 +27,8 @@ class Use(NamedTuple):
     """One way in which a class was used.
 
     ``guards`` are the classes held exclusively at that moment, this one among them where it is held;
-    ``allowed`` are the reasons of ``allow`` blocks around it for CTX004 and for CTX005.
+    ``allowed`` are the reasons of ``allow`` blocks around it for CTX004 and for CTX005.  ``doubt`` is what speaks
+    against it, if anything does, and ``flags`` are the thread-locals that its code looks at first.
     """
 
     owner: Owner
@@ -31,18 +37,22 @@ class Use(NamedTuple):
     mode: Mode
     trace: Trace
     allowed: tuple[str | None, str | None] = (None, None)
+    doubt: Doubt = ""
+    flags: frozenset[str] = frozenset()
 
     def way(self) -> tuple[object, ...]:
         """What makes two uses differ, but for their owners, guards, places and origins."""
         mode = self.mode
-        return (mode.shared, mode.recursive, mode.timed, *(text is None for text in self.allowed))
+        allowed = (text is None for text in self.allowed)
+        return (mode.shared, mode.recursive, mode.timed, *allowed, self.doubt, self.flags)
 
     def sort_key(self) -> tuple[object, ...]:
         """An order that doesn't depend on when they came."""
         reasons = [text or "" for text in self.allowed]
         guards = sorted(map(by_key, self.guards))
         mode = self.mode
-        return (*reasons, mode.timed, len(guards), *self.place(), mode.shared, mode.recursive, guards)
+        doubts = (self.doubt, sorted(self.flags))
+        return (*reasons, mode.timed, len(guards), *self.place(), mode.shared, mode.recursive, guards, doubts)
 
     def place(self) -> tuple[object, ...]:
         """The part of the order that the place gives."""

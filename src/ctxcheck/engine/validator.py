@@ -24,11 +24,14 @@ from ctxcheck.engine.classes import AWAIT, EVENT_LOOP, REGISTRY, ContextStep, Lo
 from ctxcheck.engine.contexts import Named
 from ctxcheck.engine.declared import Declaration, Declared
 from ctxcheck.engine.destroyed import Destroyed
+from ctxcheck.engine.errors import ViolationError
+from ctxcheck.engine.finalizers import Finalizers
 from ctxcheck.engine.findings import Entry, Finding
 from ctxcheck.engine.forks import Forks
 from ctxcheck.engine.generators import Generators
 from ctxcheck.engine.grading import Owners
 from ctxcheck.engine.graph import OrderGraph
+from ctxcheck.engine.interrupts import interrupts
 from ctxcheck.engine.ledger import Ledger
 from ctxcheck.engine.levels import excuse
 from ctxcheck.engine.nesting import guards_of
@@ -94,6 +97,7 @@ class Validator:
         #: raise again each time that an order is broken which is known to be (for mode "raise")
         self.insistent: bool = False
         self.roster: Roster = Roster(self)
+        self.finalizers: Finalizers = Finalizers(self)
         #: what is learned where no origins are told apart; and those, where they are
         self.ledger: Ledger = Ledger(self, "", self.made)
         self.origins: Origins = Origins(self)
@@ -175,7 +179,7 @@ class Validator:
         ledger = self.of(state)
         needs = lock_class.kind.needs
         held = state.own_held() if needs == AWAIT else list(parent.held())
-        cacheable = not lock_class.nested
+        cacheable = not (lock_class.nested or self.finalizers.watches(lock_class))
         if under is not None:
             cacheable, held = excuse(cacheable, held, lock_class, under)
         nests = any(entry.step.lock_class is lock_class for entry in held)
@@ -210,6 +214,7 @@ class Validator:
         if cacheable and self.room():
             parent[step] = node
             state.cached.setdefault(lock_class, []).append(parent)
+            self.finalizers.cached(parent, step)
             if lock_class.nested:  # since a moment ago
                 parent.pop(step, None)
         return node
@@ -311,13 +316,20 @@ class Validator:
         return Entry(node.step, node.trace, still_running(node.trace) is not None)
 
     def emit(self, state: OwnerState, finding: Finding) -> Violation:
-        """Hand a finding out, with this owner's checking suspended: what is told may log, and logging locks."""
+        """Hand a finding out, with this owner's checking suspended: what is told may log, and logging locks.
+
+        Raises what the mode says, but not in the middle of other code: there it has nowhere to go.
+        """
         if state.origin and not finding.origin:
             finding = dataclasses.replace(finding, origin=self.origins.of(state).origin)
         saved = state.cur
         state.cur = VOID
         try:
             return self.on_finding(finding)
+        except ViolationError as error:
+            if interrupts(saved):
+                return error.violation
+            raise
         finally:
             state.cur = saved
 
@@ -340,6 +352,7 @@ class Validator:
             return
         self.closed = True
         self.forks.wait_for_answers()
+        self.finalizers.close()
         settled = [*self.pending(), *self.provisional.values(), *ranges.never_closed(self, how)]
         self.roster.clear()
         self.destroyed.clear()

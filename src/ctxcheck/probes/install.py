@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from ctxcheck import imports
 from ctxcheck.locks import install as locks
-from ctxcheck.probes import forks, futures, queues, signals, threads
+from ctxcheck.probes import collector, finalizers, forks, futures, queues, signals, threads
 from ctxcheck.probes.patches import Patches
 
 #: The probes that are in place, if any.
@@ -21,8 +21,9 @@ def install() -> None:
 
     Seen are ``Thread.join``, and, once a program imports them, ``queue`` and ``concurrent.futures``; of threads, queues
     and pools those that are made from now on.  So are ``multiprocessing.Lock`` and ``RLock``.  The handlers of signals
-    run in a context of their own; so do those that were set before, if this is the main thread.  Names that were
-    imported before stay what they are.  Does nothing the second time; if it fails, nothing is in place.
+    run in a context of their own; so do those that were set before, if this is the main thread; so do the collector,
+    ``__del__`` and ``weakref.finalize``, whenever their classes are made.  Names that were imported before stay what
+    they are.  Does nothing the second time; if it fails, nothing is in place.
     """
     locks.install()
     if _in_place:
@@ -33,6 +34,8 @@ def install() -> None:
         threads.watch(patches)
         _undo.append(forks.watch(patches))
         _undo.append(signals.watch(patches))
+        collector.watch(patches)
+        finalizers.watch(patches)
         for name, action in _WHEN_IMPORTED.items():
             imports.when_imported(name, action)
     except BaseException:
@@ -76,7 +79,13 @@ def _pools(module: Any) -> None:
         futures.watch_pools(_in_place[-1], module)
 
 
+def _processes(module: Any) -> None:
+    if _in_place:
+        finalizers.watch_processes(_in_place[-1], module)
+
+
 _WHEN_IMPORTED: Final = {
+    "multiprocessing.util": _processes,
     "queue": _queues,
     "concurrent.futures._base": _futures,
     "concurrent.futures": _package,

@@ -21,11 +21,16 @@ class Patches:
     they call goes straight to the original.
     """
 
-    __slots__ = ("_done", "_live")
+    __slots__ = ("_done", "_live", "_undo")
 
     def __init__(self) -> None:
         self._done: list[tuple[Any, str, Any, Any]] = []
         self._live: list[bool] = [True]
+        self._undo: list[Callable[[], object]] = []
+
+    def when_restored(self, action: Callable[[], object]) -> None:
+        """Call this when everything is given back, however far things had got by then."""
+        self._undo.append(action)
 
     def live(self) -> bool:
         """Whether the probes are in place."""
@@ -54,6 +59,8 @@ class Patches:
     def restore(self) -> None:
         """Give every place back that is still ours; what others have replaced since is left to them."""
         self._live.clear()
+        while self._undo:
+            self._undo.pop()()
         while self._done:
             owner, name, original, new = self._done.pop()
             if _own(owner).get(name) is not new:

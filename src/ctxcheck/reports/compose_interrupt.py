@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ctxcheck.engine.classes import LockClass
+from ctxcheck.engine.finalizing import finalizer_of
 from ctxcheck.engine.findings import InterruptFacts
 from ctxcheck.engine.graph import Witness
 from ctxcheck.engine.sites import Trace
@@ -29,8 +30,14 @@ def write_interrupt(draft: Draft, facts: InterruptFacts) -> None:
     doubt, why = _doubt(draft, hazard)
     draft.message = f"{what} (unlikely: {doubt})" if doubt else f"possible deadlock: {what}"
     draft.note(why)
+    finalizer = finalizer_of(hazard.interrupted.taken_at)
+    if finalizer:
+        draft.note(
+            f"`{call_name(finalizer)}` is a finalizer: it runs where the last reference goes, or wherever the "
+            "collector happens to find a circle that nobody refers to"
+        )
     _sites(draft, hazard, orders)
-    if hazard.cycle.reason not in ("guarded", "handed over"):
+    if hazard.cycle.reason not in ("guarded", "handed over", "flag", "asks"):
         draft.scenario = _scenario(draft, hazard, orders)
     interrupted = hazard.interrupted
     draft.stack(f"stack in {context_text(hazard.context)}", hazard.by, interrupted.taken_at)
@@ -128,6 +135,21 @@ def _doubt(draft: Draft, hazard: Hazard) -> tuple[str, str]:
             f"{names} was released by another thread than the one that acquired it, so to hold it is no critical "
             "section"
         )
+    if cycle.reason == "asks":
+        return "it asks first whether the lock is taken", (
+            f"{context} code asks whether a lock is taken (`locked()`, `_is_owned()`) before it waits for "
+            f"{draft.quote(hazard.wanted)}: if it goes on only when it isn't, it can't wait for what it has interrupted"
+        )
+    if cycle.reason == "flag":
+        return "a flag of the thread keeps it out", (
+            f"{context} code looks at a thread-local first that is set by the code which holds "
+            f"{draft.quote(hazard.held)}: if it goes on only when that is clear, it can't wait for what it has "
+            "interrupted"
+        )
+    if cycle.reason == "library":
+        return "the standard library's own finalizer", (
+            "from the finalizer to the lock it is the standard library's code alone that runs"
+        )
     return "too few threads take these locks", (
         "fewer threads than it takes were seen with these locks, and one thread that takes them one after the other "
         "doesn't wait for itself"
@@ -147,6 +169,11 @@ def _helps(draft: Draft, hazard: Hazard, orders: list[_Order]) -> None:
         draft.help(
             f"take no lock in {context} code: put the work on a `queue.SimpleQueue` or a `collections.deque` (both may "
             "be used there), and let ordinary code do it"
+        )
+    if finalizer_of(hazard.interrupted.taken_at):
+        draft.help(
+            "close what has to be closed by `close()` or `with`, and let the finalizer do no more than to warn, or to "
+            "set a flag for ordinary code to see"
         )
     draft.help(f"try, `acquire(blocking=False)`, in {context} code, and put the work off when {wanted} is taken")
     if not orders and hazard.held.kind.name != "spin":
