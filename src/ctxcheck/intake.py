@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, TypeVar, cast, final
 
 from ctxcheck.engine.sites import MAX_DEPTH
+from ctxcheck.engine.uses import DOUBTS
 from ctxcheck.evidence import _KINDS, _MODES, SCHEMA_VERSION
 from ctxcheck.witnesses import NAMED_ONLY, SHOWN_ONLY, TABLE_NAMES, Witnesses, dump
 
@@ -129,8 +130,11 @@ class Intake:
 
     def _uses(self, head: int, uses: Any, rows: list[tuple[Any, ...]]) -> None:
         for use in _list(uses):
-            owner, guards, origin, mode, at, first, second = _list(use)
-            way = self._way(_mode(mode), _text_or_none(first), _text_or_none(second))
+            owner, guards, origin, mode, at, first, second, doubt, flags = _list(use)
+            if doubt not in DOUBTS:
+                raise ValueError("unknown doubt")
+            names = sorted(map(_text, _list(flags)))
+            way = self._way(_mode(mode), _text_or_none(first), _text_or_none(second), cast("str", doubt), *names)
             rows.append(self._witness(head, way, owner, guards, origin, None, at))
 
     def _way(self, *parts: str | None) -> str:

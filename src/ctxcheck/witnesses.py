@@ -213,7 +213,7 @@ class Assembler:
         )
         for head, lock_class, detail in self._of.db.execute(query, (what,)).fetchall():
             uses = [
-                [owner, guards, origin, way[0], self._trace(taken), way[1], way[2]]
+                [owner, guards, origin, way[0], self._trace(taken), way[1], way[2], way[3], way[4:]]
                 for way, owner, guards, origin, _, taken in self._witnesses(-head)
             ]
             named, c = json.loads(detail), self.lock_class(lock_class)

@@ -36,7 +36,8 @@ ROOMS: dict[str, set[str]] = {
     "recorder": {"engine", "evidence"},
     "acceptance": {"engine", "reports", "selection"},
     "session": {
-        "acceptance", "debuggers", "recorder", "engine", "fastpath", "notices", "reports", "selection", "steps", "tasks",
+        "acceptance", "debuggers", "recorder", "engine", "fastpath", "notices", "reports", "selection", "steps",
+        "tasks",
     },
     # names of rules, grades, errors: what a user types or reads
     "keys": {"engine.rules"},
