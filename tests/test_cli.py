@@ -42,12 +42,14 @@ def rules(folder: Path) -> list[str]:
     return [r["violation"]["rule"] for r in records(folder) if r["type"] == "violation"]  # type: ignore[index]
 
 
-def test_a_clean_program_says_what_was_checked_and_leaves_no_files(ctxcheck: Run, tmp_path: Path) -> None:
+def test_a_clean_program_says_what_was_checked_and_leaves_what_it_saw(ctxcheck: Run, tmp_path: Path) -> None:
     result = ctxcheck("run", "program.py", code=CLEAN)
     assert result.returncode == 0
     assert "in\n" in result.stdout
     assert result.stdout.endswith("ctxcheck: no violations; 1 lock class, 0 orders, 1 acquisition checked\n")
-    assert not (tmp_path / ".ctxcheck").exists()
+    *_, end = records(tmp_path)
+    assert end["type"] == "end"
+    assert end["counts"]["acquisitions"] == 1  # type: ignore[index]
 
 
 def test_an_inversion_is_reported_written_and_fails(ctxcheck: Run, tmp_path: Path) -> None:

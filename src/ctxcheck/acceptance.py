@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, final
 
 from ctxcheck.engine.allows import UnusedAllow, codes_of
 from ctxcheck.engine.findings import Entry, Finding
-from ctxcheck.engine.grading import edges_of
+from ctxcheck.engine.grading import Cycle, edges_of
+from ctxcheck.engine.graph import Edge, Evidence
 from ctxcheck.engine.sites import PACKAGE_DIR, Trace
 from ctxcheck.engine.validator import Validator
 from ctxcheck.engine.violations import Violation
@@ -79,6 +80,30 @@ class Acceptance:
             return here(allowed_by=one.reason, allowed_kind="configuration", allowed_at=one.where)
         return here(notes=(*violation.notes, *dict.fromkeys(notes))) if notes else violation
 
+    def by_configuration(self, violation: Violation) -> Violation:
+        """The violation, with the entry of the configuration that accepts it, if one does."""
+        if violation.allowed_by is not None:
+            return violation
+        for one in self.allowances:
+            if one.covers(violation):
+                one.used += 1
+                return violation.replace(allowed_by=one.reason, allowed_kind="configuration", allowed_at=one.where)
+        return violation
+
+    def by_comment(self, violation: Violation, cycle: Cycle | None, evidence: Mapping[Edge, Evidence]) -> Violation:
+        """The violation, with the comment that accepts it, if one does; ``evidence`` is where its orders were seen."""
+        comments = accepting(violation)
+        if violation.allowed_by is not None or not comments:
+            return violation
+        file, comment = comments[0]
+        elsewhere = "" if cycle is None else self._elsewhere_in(violation.rule, cycle, evidence)
+        if elsewhere:
+            note = f"the comment at {file}:{comment.line} doesn't accept it: the same is done at {elsewhere}"
+            return violation.replace(notes=(*violation.notes, note))
+        return violation.replace(
+            allowed_by=comment.reason, allowed_kind="comment", allowed_at=f"{file}:{comment.line}"
+        )
+
     def _note(self, finding: Finding, engine: Validator) -> None:
         """Note which blocks the finding has to do with."""
         engine.allows.used(finding.allowed)
@@ -103,14 +128,16 @@ class Acceptance:
         cycle = getattr(finding.facts, "cycle", None)
         if cycle is None:
             return ""
+        return self._elsewhere_in(finding.rule, cycle, engine.origins.ledger(finding.origin).graph.evidence)
+
+    def _elsewhere_in(self, rule: str, cycle: Cycle, evidence_of: Mapping[Edge, Evidence]) -> str:
         sources, uncovered = Sources(), ""
-        evidence_of = engine.origins.ledger(finding.origin).graph.evidence
         for edge, witness in zip(edges_of(cycle.classes), cycle.witnesses, strict=False):
-            if not self._commented(sources, finding.rule, witness):
+            if not self._commented(sources, rule, witness):
                 continue
             evidence = evidence_of.get(edge)
             others = [w for w in (evidence.witnesses if evidence is not None else ()) if w.allowed is None]
-            free = next((w for w in others if not self._commented(sources, finding.rule, w)), None)
+            free = next((w for w in others if not self._commented(sources, rule, w)), None)
             if free is None:
                 return ""
             uncovered = sources.where(free.taken_at)

@@ -1,4 +1,4 @@
-"""The command line: ``ctxcheck run``, ``ctxcheck explain`` and ``ctxcheck probes``.
+"""The command line: ``ctxcheck run``, ``explain`` and ``probes``; the other commands are in :mod:`ctxcheck.commands`.
 
 Exit statuses: 0 fine; the program's own if it isn't 0; 1 (or ``--error-exitcode``) violations; 2 usage or
 configuration; 3 ctxcheck itself broke.  Everything printed goes to standard error: standard output is the program's.
@@ -28,7 +28,8 @@ MAX_LINES: Final = 3
 
 _RUN_OPTIONS: Final = (
     "mode", "owners", "fail-on", "strict", "select", "ignore", "include", "exclude", "factories", "adapters",
-    "stack-depth", "max-reports", "deadlock-after", "dump-signal", "data-dir", "color", "blocking", "not-blocking",
+    "stack-depth", "max-reports", "deadlock-after", "dump-signal", "data-dir", "baseline", "color", "blocking",
+    "not-blocking",
 )  # fmt: skip
 
 
@@ -43,14 +44,18 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
 
 
 def _dispatch(arguments: list[str]) -> NoReturn:
-    parser, run_parser = _parsers()
+    parser, run_parser = _parsers(every=arguments[:1] != ["run"])
     if arguments[:1] == ["run"]:
         options, program = _split(arguments[1:], run_parser)
         parsed = run_parser.parse_args(options)
         if program is None:
             run_parser.error("no program given: ctxcheck run [options] script.py|directory|-m module [arguments]")
         _run(parsed, program)
+    from ctxcheck import commands
+
     parsed = parser.parse_args(arguments)
+    if parsed.command in commands.NAMES:
+        leave(commands.run(parsed))
     if parsed.command == "explain":
         from ctxcheck.reports import explain
 
@@ -68,8 +73,10 @@ def _dispatch(arguments: list[str]) -> NoReturn:
     leave(USAGE)
 
 
-def _parsers() -> tuple[argparse.ArgumentParser, argparse.ArgumentParser]:
-    parser = argparse.ArgumentParser(
+def _parsers(*, every: bool = True) -> tuple[argparse.ArgumentParser, argparse.ArgumentParser]:
+    from ctxcheck.commands import parsing
+
+    parser = parsing.Parser(
         prog="ctxcheck", description="A runtime validator of locks, contexts and brackets: lockdep for Python."
     )
     parser.add_argument("-V", "--version", action=_Version, nargs=0, help="print the version and leave")
@@ -95,6 +102,7 @@ def _parsers() -> tuple[argparse.ArgumentParser, argparse.ArgumentParser]:
             run.add_argument(f"--{name}", metavar=_metavar(key.kind, key.allowed), help=f"{key.help}{_default(key)}")
     run.add_argument("--exit-zero", action="store_true", help="report, but don't let violations change the status")
     run.add_argument("--error-exitcode", type=int, default=1, metavar="N", help="the status for violations (default 1)")
+    run.add_argument("--processes", action="store_true", help="check the Python processes that it starts, too")
     run.add_argument("-q", "--quiet", action="store_true", help="print findings one a line")
     probes = commands.add_parser("probes", help="which calls count as blocking, and how they are seen")
     probes.add_argument("--config", metavar="FILE", help="the configuration; default: the nearest pyproject.toml")
@@ -102,6 +110,10 @@ def _parsers() -> tuple[argparse.ArgumentParser, argparse.ArgumentParser]:
     probes.add_argument("--selftest", action="store_true", help="make each call, and see whether it is told")
     explain = commands.add_parser("explain", help="what a rule means, why it hurts, how to fix it")
     explain.add_argument("rule", nargs="?", help="a code (CTX001) or a slug (lock-order-inversion); none: list them")
+    if every:
+        from ctxcheck import commands as others
+
+        others.add(commands)
     return parser, run
 
 
@@ -181,7 +193,7 @@ class Run:
     """One checked run of a program, from the locks put in place to the last line."""
 
     def __init__(self, parsed: argparse.Namespace, resolved: Resolved, program: Program, command: list[str]) -> None:
-        from ctxcheck import outputs
+        from ctxcheck import baseline, outputs
         from ctxcheck.datafile import DataFile
         from ctxcheck.keys import Output
         from ctxcheck.locks import naming
@@ -207,9 +219,13 @@ class Run:
         self.reported: bool = False
         self.refused: str = ""
         self._pid = os.getpid()
+        self.config_path: str | None = os.path.abspath(resolved.path) if resolved.path is not None else None
         naming.factories.update(self.config.factories)
         naming.set_scope(self.config.include, self.config.exclude)
-        self.data: DataFile = DataFile(self.config.data_dir, command)
+        self.data: DataFile = DataFile(
+            self.config.data_dir, command, {"owners": self.config.owners or "observed"}
+        )
+        self.baseline: baseline.Baseline | None = baseline.load(self.config.baseline) if self.config.baseline else None
         self.session: Session = Session(
             mode=self.config.mode,
             owners=self.config.owners or "observed",
@@ -222,11 +238,12 @@ class Run:
             declared=declared(self.config),
             sink=self.data,
             at_once=self._print_at_once,
+            known=self.baseline.known if self.baseline is not None else None,
         )
 
     def go(self) -> NoReturn:
         """Run, report, and leave."""
-        from ctxcheck import adapters
+        from ctxcheck import adapters, children
         from ctxcheck.dumps import dump_on
         from ctxcheck.greenlets import Watch
         from ctxcheck.probes import install
@@ -237,6 +254,7 @@ class Run:
             formats.render(output.type, formats.Report([]))
         watch = Watch(self._refuse)
         outcome = Outcome(0)
+        children.share(self.data, self.config_path, ask=self.parsed.processes)
         install.install(blocking=self.config.blocking, not_blocking=self.config.not_blocking)
         adapters.install(self.config.adapters)
         self.targets.install()
@@ -309,7 +327,7 @@ class Run:
             _say(f"ctxcheck: strict: {line}")
         if not self.config.strict:
             self._say_of_allows(refused, unused)
-        if self.data.path is not None:
+        if self.data.path is not None or not counts.nothing():
             self.data.write({"type": "end", "counts": _plain(counts), "graph": self.session.graph()})
             self.data.close()
         if self.data.error:
@@ -317,8 +335,24 @@ class Run:
         self._last_lines(everything, counts, program_status, status, len(everything) - len(violations))
         return status
 
+    def _with_processes(self, own: list[Violation]) -> list[Violation]:
+        """What the child processes that checked themselves found, too, and what all come to together."""
+        from ctxcheck import children
+
+        if not children.asked():
+            return own
+        found, number, problems = children.together(self.data, self.session, own, self.cwd)
+        for problem in problems:
+            _say(f"ctxcheck: warning: {problem}")
+        _say(f"ctxcheck: {number or 'no'} child process{'es' if number != 1 else ''} took part")
+        return found
+
     def _with_children(self, own: list[Violation]) -> list[Violation]:
         """What the children that the program forked have found, too."""
+        from ctxcheck import children as processes
+
+        if processes.asked():  # the forked ones are among them
+            return self._with_processes(own)
         if not self.session.has_forked:
             return own
         from ctxcheck import forked
@@ -335,6 +369,9 @@ class Run:
 
         if hidden:
             _say(f"ctxcheck: {hidden} more not shown; raise max-reports, or see --output json")
+        if not self.config.strict:
+            for line in self._stale():
+                _say(f"ctxcheck: note: in the baseline, and no longer found: {line}")
         unchecked = text.unchecked(counts)
         if unchecked:
             _say(f"ctxcheck: {unchecked}")
@@ -365,7 +402,15 @@ class Run:
         lines += [f"the module of target {name!r} was never imported" for name in self.never]
         if counts.nothing():
             lines.append("nothing was checked")
+        lines += [f"in the baseline, and no longer found: {line}" for line in self._stale()]
         return lines
+
+    def _stale(self) -> list[str]:
+        from ctxcheck import baseline
+
+        if self.baseline is None:
+            return []
+        return [baseline.describe(entry) for entry in self.baseline.stale(self.session.violations)]
 
     def _counts(self) -> Counts:
         from dataclasses import replace

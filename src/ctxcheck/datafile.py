@@ -40,12 +40,15 @@ SCHEMA_VERSION: Final = 1
 #: The reader's bounds, in bytes.
 MAX_LINE: Final = 16 * 2**20
 MAX_FILE: Final = 64 * 2**20
+#: Of a combined file, which is read a line at a time by those who know what to do with it.
+MAX_COMBINED: Final = 16 * 2**30
 #: How many damaged lines are named one by one.
 MAX_PROBLEMS: Final = 100
 
 _CREATE: Final = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0)
 _BINARY: Final = getattr(os, "O_BINARY", 0)  # Windows only
-_MAX_NAMES: Final = 1000
+_NUMBERED: Final = 9  # then names are drawn: process numbers come back, in containers each time
+_MAX_NAMES: Final = 100
 _MAX_DEPTH: Final = 8
 
 _now, _gmtime, _strftime = time.time, time.gmtime, time.strftime
@@ -75,17 +78,18 @@ class _Open(NamedTuple):
 class DataFile:
     """This process's file in ``directory``; nothing is created before the first record.
 
-    ``argv`` goes into the header, and so does ``run``, which forked children have in common with it.  ``path`` is the
-    file's path once there is one.  ``error`` is the first thing that went wrong, in one line, for the caller to say
-    once: some record is lost then, but the program isn't disturbed.  A forked child begins a file of its own with its
-    first record.
+    ``argv`` and ``facts`` go into the header, with an ``id`` that no other process has, and the ``run`` that children
+    have in common with it.  ``path`` is the file's path
+    once there is one.  ``error`` is the first thing that went wrong, in one line, for the caller to say once: a record
+    is lost then, but the program isn't disturbed.  A forked child begins a file of its own with its first record.
     """
 
-    def __init__(self, directory: str, argv: Sequence[str]) -> None:
+    def __init__(self, directory: str, argv: Sequence[str], facts: Mapping[str, Any] | None = None) -> None:
         self.path: str | None = None
         self.error: str | None = None
         self._argv = [*argv]
-        self.run: str = _random(8).hex()
+        self._facts = {**(facts or {})}
+        self.run: str = str(self._facts.pop("run", "")) or _random(8).hex()
         try:
             self.directory = os.path.abspath(directory)  # the program may change its working directory
         except OSError:
@@ -99,6 +103,7 @@ class DataFile:
         self._files: dict[int, _Open] = {}
         self._turn = 0
         self._pid = _getpid()
+        self._id = _random(12).hex()
 
     def write(self, record: Mapping[str, Any]) -> None:
         """Append one record as one line.
@@ -113,6 +118,21 @@ class DataFile:
                 self._append(self._file(), _line(record))
         except Exception as error:
             self._remember("write", error)
+
+    def begin(self) -> str | None:
+        """The path of the file that the next record goes to, created if need be; ``None`` if there is none.
+
+        It is another one than before in a forked child, and after the program has closed all descriptors.  Raises
+        nothing.
+        """
+        try:
+            if self._pid != _getpid():
+                self._leave_to_parent()
+            if not self._closed and not self._failed:
+                return self._file().path
+        except Exception as error:
+            self._remember("write", error)
+        return None
 
     def close(self) -> None:
         """Close the file.  Later records are dropped; a second call does nothing."""
@@ -166,17 +186,11 @@ class DataFile:
 
     def _create(self) -> _Open:
         """Create a file that holds its header, and the directory if need be."""
-        if self._make_directory():
-            # Only in a folder that is ours: elsewhere it would hide the user's own files from git.
-            try:
-                descriptor = _open(f"{self.directory}/.gitignore", _CREATE | _BINARY, 0o666)
-                _write(descriptor, b"*\n")
-                _close(descriptor)
-            except OSError:
-                pass  # a convenience; if it matters, the next call fails too
+        make_folder(self.directory)
         stem = f"{self.directory}/run.{_host()}.{self._pid}"
         for number in range(1, _MAX_NAMES):
-            path = f"{stem}.jsonl" if number == 1 else f"{stem}.{number}.jsonl"
+            more = "" if number == 1 else f".{number}" if number <= _NUMBERED else f".{_random(6).hex()}"
+            path = f"{stem}{more}.jsonl"
             try:
                 descriptor = _open(path, _CREATE | _BINARY, 0o666)
             except FileExistsError:
@@ -192,28 +206,13 @@ class DataFile:
             return _Open(descriptor, status.st_dev, status.st_ino, path)
         raise FileExistsError(f"{_MAX_NAMES} files of this process's name")
 
-    def _make_directory(self) -> bool:
-        """Create the directory; ``False`` if it was there."""
-        missing = [self.directory]
-        for _ in range(100):  # a path can't be longer; a link that leads nowhere could be tried for ever
-            try:
-                _mkdir(missing[-1], 0o777)
-            except FileExistsError:
-                if len(missing) == 1:
-                    return False
-            except FileNotFoundError:
-                missing.append(os.path.dirname(missing[-1]))
-                continue
-            missing.pop()
-            if not missing:
-                return True
-        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
-
     def _header(self) -> dict[str, Any]:
         return {
             "type": "header",
             "schema_version": SCHEMA_VERSION,
             "tool": "ctxcheck",
+            "id": self._id,
+            **self._facts,
             "argv": self._argv,
             "python": sys.version.split()[0],
             "implementation": sys.implementation.name,
@@ -228,6 +227,37 @@ class DataFile:
         if self.error is None:
             reason = getattr(error, "strerror", None) or f"{type(error).__name__}: {error}"
             self.error = " ".join(f"can't {what} data file {self.path or self.directory}: {reason}".split())
+
+
+def make_folder(path: str) -> None:
+    """Create a data directory, hidden from git, unless it is there.  Raises :class:`OSError`."""
+    if not _make_directory(path):
+        return
+    # Only in a folder that is ours: elsewhere it would hide the user's own files from git.
+    try:
+        descriptor = _open(f"{path}/.gitignore", _CREATE | _BINARY, 0o666)
+        _write(descriptor, b"*\n")
+        _close(descriptor)
+    except OSError:
+        pass  # a convenience; if it matters, the next call fails too
+
+
+def _make_directory(path: str) -> bool:
+    """Create the directory; ``False`` if it was there."""
+    missing = [path]
+    for _ in range(100):  # a path can't be longer; a link that leads nowhere could be tried for ever
+        try:
+            _mkdir(missing[-1], 0o777)
+        except FileExistsError:
+            if len(missing) == 1:
+                return False
+        except FileNotFoundError:
+            missing.append(os.path.dirname(missing[-1]) or os.curdir)
+            continue
+        missing.pop()
+        if not missing:
+            return True
+    raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
 
 
 def _text(value: object) -> str:
@@ -287,24 +317,44 @@ def read(
     header: dict[str, Any] | None = None
     records: list[dict[str, Any]] = []
     problems: list[str] = []
-    for number, line in _lines(path, max_line, max_file):
-        record, problem = _parse(line) if isinstance(line, bytes) else (None, line)
-        if record is not None and number == 1:
-            header, problem = _check_header(path, record)
+    damaged = 0
+    for number, record, problem in scan(path, max_line=max_line, max_file=max_file):
+        if problem:
+            damaged += 1
+            if damaged <= MAX_PROBLEMS:
+                problems.append(f"line {number}: {problem}")
         elif record is not None and record["type"] == "header":
-            problem = "a second header"
+            header = record
         elif record is not None:
             records.append(record)
-        if problem:
-            problems.append(f"line {number}: {problem}")
-    if len(problems) > MAX_PROBLEMS:
-        problems[MAX_PROBLEMS:] = [f"and {len(problems) - MAX_PROBLEMS} more damaged lines"]
+    if damaged > MAX_PROBLEMS:
+        problems.append(f"and {damaged - MAX_PROBLEMS} more damaged lines")
     return header, records, problems
+
+
+def scan(
+    path: str, *, max_line: int = MAX_LINE, max_file: int = MAX_FILE
+) -> Iterator[tuple[int, dict[str, Any] | None, str]]:
+    """Go through a data file a line at a time: for each its number, and the record or else what is wrong with it.
+
+    The first record is the header, of a version that can be read, if that line is whole.  Bounds and errors as for
+    :func:`read`; no more than one line is in memory.
+    """
+    left = [max_file]
+    for number, line in _lines(path, max_line, left):
+        record, problem = _parse(line) if isinstance(line, bytes) else (None, line)
+        if record is not None and number == 1:
+            record, problem = _check_header(path, record)
+            if record is not None and record.get("combined") is True:
+                left[0] += max(MAX_COMBINED - max_file, 0)
+        elif record is not None and record["type"] == "header":
+            record, problem = None, "a second header"
+        yield number, record, problem
 
 
 def header_of(path: str) -> dict[str, Any] | None:
     """The header of a data file; ``None`` if its first line isn't one.  Raises as :func:`read`."""
-    for number, line in _lines(path, MAX_LINE, MAX_LINE):
+    for number, line in _lines(path, MAX_LINE, [MAX_LINE]):
         record = _parse(line)[0] if number == 1 and isinstance(line, bytes) else None
         return None if record is None else _check_header(path, record)[0]
     return None
@@ -341,8 +391,12 @@ def _finite(text: str) -> float:
     return value
 
 
-def _lines(path: str, max_line: int, max_file: int) -> Iterator[tuple[int, bytes | str]]:
-    """The lines that are not blank, with their numbers; a text instead of a line says why it was skipped."""
+def _lines(path: str, max_line: int, left: list[int]) -> Iterator[tuple[int, bytes | str]]:
+    """The lines that are not blank, with their numbers; a text instead of a line says why it was skipped.
+
+    ``left[0]`` is how many bytes may still be read.
+    """
+    start = left[0]
     try:
         # Without O_NONBLOCK, opening a pipe would wait for a writer.
         descriptor = _open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | _BINARY)
@@ -350,19 +404,19 @@ def _lines(path: str, max_line: int, max_file: int) -> Iterator[tuple[int, bytes
             _close(descriptor)
             raise DataError(f"{_shown(path)}: not a data file")
         with os.fdopen(descriptor, "rb") as file:
-            left, number = max_file, 0
-            while left > 0 and (line := file.readline(min(max_line + 1, left))):
+            number = 0
+            while left[0] > 0 and (line := file.readline(min(max_line + 1, left[0]))):
                 number += 1
-                left -= len(line)
+                left[0] -= len(line)
                 if len(line) <= max_line or line.endswith(b"\n"):
                     if line.strip():
                         yield number, line
                     continue
-                while left > 0 and not line.endswith(b"\n") and (line := file.readline(min(max_line, left))):
-                    left -= len(line)
+                while left[0] > 0 and not line.endswith(b"\n") and (line := file.readline(min(max_line, left[0]))):
+                    left[0] -= len(line)
                 yield number, f"longer than {max_line} bytes"
             if file.read(1):
-                yield number + 1, f"nothing is read beyond {max_file} bytes"
+                yield number + 1, f"nothing is read beyond {start} bytes"
     except OSError as error:
         raise DataError(f"{_shown(path)}: can't be read: {error.strerror or error}") from None
     except ValueError as error:

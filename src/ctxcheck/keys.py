@@ -87,6 +87,7 @@ class Config:
     deadlock_after: float = 1.0
     dump_signal: str = ""
     data_dir: str = ".ctxcheck"
+    baseline: str = ""
     output: tuple[Output, ...] = (Output("text"),)
     color: Literal["auto", "always", "never"] = "auto"
     allow: tuple[Allow, ...] = ()
@@ -158,6 +159,7 @@ KEYS: Final[dict[str, Key]] = {
         ("deadlock-after", "seconds", (), "how long a blocked re-acquire waits before it is reported, in seconds"),
         ("dump-signal", "signal", (), "print who waits for whom when this signal comes, such as SIGUSR2"),
         ("data-dir", "text", (), "the folder of the data files"),
+        ("baseline", "text", (), "the file of the findings that are known: only new ones fail"),
         ("output", "outputs", _FORMATS, "a report, TYPE or TYPE:PATH; may be repeated"),
         ("color", "choice", ("auto", "always", "never"), "colour in the text report"),
         ("allow", "allows", (), "findings that are accepted: rule, reason, and locks or path"),
@@ -172,7 +174,7 @@ KEYS: Final[dict[str, Key]] = {
 }
 
 #: Keys that a later version will know: not typing errors, but nothing that this one can do.
-LATER: Final = ("sites", "baseline", "patch")
+LATER: Final = ("sites", "patch")
 
 #: Environment variables of ours that are no keys.
-OTHER_VARIABLES: Final = ("CTXCHECK", "CTXCHECK_CONFIG", "CTXCHECK_DEBUG", "CTXCHECK_PROCESS_START")
+OTHER_VARIABLES: Final = ("CTXCHECK", "CTXCHECK_CONFIG", "CTXCHECK_DEBUG", "CTXCHECK_PROCESS_START", "CTXCHECK_RUN")

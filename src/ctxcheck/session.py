@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from typing import Self
 
     from ctxcheck.engine.allows import UnusedAllow
+    from ctxcheck.recorder import Recorder
 
 _T = TypeVar("_T")
 
@@ -43,6 +44,8 @@ OWNERS: Final = ("assumed", "observed")
 _NEVER_RAISED: Final = frozenset({"CTX104", "CTX203", "CTX303", "CTX901"})
 #: What is told when it first shows, and computed anew from everything that was seen.
 _SETTLED: Final = frozenset({"CTX001", "CTX004", "CTX005", "CTX006", "CTX105"})
+#: What is told at once although it is in the baseline: the program stands still.
+_HANGS: Final = frozenset({"CTX001", "CTX002", "CTX003", "CTX006"})
 _NOBODY: Final[set[Owner]] = set()
 
 
@@ -57,7 +60,7 @@ class _Book:
 
 
 class Sink(Protocol):
-    """Where findings are written as they are made."""
+    """Where findings, and the orders that were learned, are written as they are made."""
 
     def write(self, record: dict[str, Any]) -> object:
         """Write one record, at once."""
@@ -76,6 +79,8 @@ class Session:
         fail_on: the least grade that warns, raises or fails.
         select, ignore: prefixes of rule codes, or slugs; what isn't selected isn't recorded.
         declared: orders that locks are to be taken in (CTX007).
+        known: whether a finding is in the baseline: such a one is recorded and counted, but fails, warns and raises
+            nothing.
 
     Raises:
         ValueError: for an unknown mode, owners, grade or rule.
@@ -95,6 +100,7 @@ class Session:
         declared: Iterable[Declaration] = (),
         sink: Sink | None = None,
         at_once: Callable[[Violation], object] | None = None,
+        known: Callable[[Violation], bool] | None = None,
     ) -> None:
         if not callable(mode):
             one_of("mode", mode, MODES, "or a callable")
@@ -108,7 +114,11 @@ class Session:
         self._ignore = tuple(codes_of("ignore", ignore))
         self._stack_depth: int = stack_depth
         self._sink: Sink | None = sink
+        self._recorder: Recorder | None = None
+        #: the fingerprints of what a verdict over the orders tells of, as it does over those of several processes
+        self._judged: set[str] = set()
         self._at_once: Callable[[Violation], object] | None = at_once
+        self._known_before: Callable[[Violation], bool] | None = known
         self._books: dict[str, _Book] = {"": _Book()}
         self._printed: set[str] = set()
         # imported now, not when something is found: that may be in a finalizer, or while the interpreter shuts down
@@ -144,6 +154,10 @@ class Session:
             raise RuntimeError(f"this session {state}: make a new one for each run, with ctxcheck.checking()")
         self._started = True
         self.engine.begin()
+        if self._sink is not None:
+            from ctxcheck.recorder import Recorder
+
+            self._recorder = self.engine.orders.listener = Recorder(self._sink, self.engine)
         slowpath.on_fault.append(self._fault)
         self._acquisitions = slowpath.acquisitions()
         self.engine.named.outer = fastpath._local
@@ -181,6 +195,8 @@ class Session:
                 self._settle()
             finally:
                 self.engine.finish()
+                if self._recorder is not None:
+                    self._recorder.finish()
                 tasks.unwatch()
                 _sessions.remove(self)
                 slowpath.on_fault.remove(self._fault)
@@ -191,13 +207,20 @@ class Session:
 
     def _settle(self) -> None:
         """Write and tell what only the verdict over all orders has shown, or has made of what was told before."""
-        self._keep(self.violations)
+        violations = self.violations
+        self._keep(violations)
+        told = {violation.fingerprint for violation in violations}
+        told.update(f for origin, book in self._books.items() if origin for f in book.found)
+        for fingerprint in [f for f in self._book("").found if f not in told]:
+            # said when its edge came; a better cycle covers it now
+            self._write({"type": "withdrawn", "fingerprint": fingerprint})
 
     def _keep(self, violations: Iterable[Violation], origin: str = "") -> None:
         book = self._book(origin)
         for violation in violations:
             known = book.found.get(violation.fingerprint)
-            if known is None or known.grade != violation.grade:
+            if known is None or known.grade != violation.grade or known.sites != violation.sites:
+                # as it is told in the end, not as it was when it came
                 book.found[violation.fingerprint] = violation
                 self._write_found(violation, origin)
                 if known is None:
@@ -313,7 +336,9 @@ class Session:
 
     def fails(self, violation: Violation) -> bool:
         """Whether this violation counts."""
-        return violation.allowed_by is None and GRADES.index(violation.grade) >= GRADES.index(self.fail_on)
+        if violation.baselined or violation.allowed_by is not None:
+            return False
+        return GRADES.index(violation.grade) >= GRADES.index(self.fail_on)
 
     @property
     def unused_allows(self) -> list[UnusedAllow]:
@@ -446,6 +471,8 @@ class Session:
     def _tell(self, violation: Violation) -> None:
         # what is certain, and what hangs, though it may yet be let go (CTX002)
         urgent = violation.allowed_by is None and (violation.grade == "certain" or violation.rule == "CTX002")
+        if violation.baselined and violation.rule not in _HANGS:
+            urgent = False
         if self._at_once is not None and urgent:
             self._at_once(violation)
         if "structlog" in sys.modules:
@@ -466,10 +493,27 @@ class Session:
             violation = self._compose_finding(finding, stack_depth=self._stack_depth)
         except Exception as error:  # a finding that can't be put into words is still a finding
             return notices.bare(finding, error)
+        if isinstance(finding.facts, (OrderFacts, InterruptFacts)):
+            self._judged.add(violation.fingerprint)
         try:
-            return self._acceptance.apply(violation, finding, self.engine)
+            violation = self._acceptance.apply(violation, finding, self.engine)
         except Exception:  # a damaged source cache, say: then it isn't accepted, and told
-            return violation
+            pass
+        return self._mark(violation)
+
+    def accept(self, violation: Violation) -> Violation:
+        """A finding of several processes together, with what accepts it, or marked as one of the baseline."""
+        return self._mark(self._acceptance.by_configuration(violation))
+
+    def _mark(self, violation: Violation) -> Violation:
+        known = self._known_before
+        if violation.allowed_by is None and known is not None and known(violation):
+            return violation.replace(baselined=True)
+        return violation
+
+    def wanted(self, violation: Violation) -> bool:
+        """Whether a finding's rule is selected."""
+        return self._wanted(violation)
 
     def _wanted(self, violation: Violation) -> bool:
         return selects(violation.rule, self._select, self._ignore)
@@ -486,10 +530,11 @@ class Session:
             self._sink.write(record)
 
     def _write_found(self, violation: Violation, origin: str) -> None:
+        judged = violation.fingerprint in self._judged
         if self._inherited:
             own = violation.count - self._inherited.get((origin, violation.fingerprint), 0)
             violation = violation.replace(count=max(1, own))
-        record: dict[str, Any] = {"type": "violation", "violation": violation.to_dict()}
+        record: dict[str, Any] = {"type": "violation", "violation": violation.to_dict(), "judged": judged}
         self._write(record | {"origin": origin} if origin else record)
 
     def _fault(self, error: BaseException) -> None:

@@ -16,7 +16,7 @@ from __future__ import annotations
 import dataclasses
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar, final
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, TypeVar, final
 
 from ctxcheck.engine.blame import is_librarys
 from ctxcheck.engine.classes import AWAIT, INSIDE, LockClass, Mode
@@ -65,6 +65,16 @@ class OrderEvent(NamedTuple):
     beside: frozenset[LockClass] = frozenset()
 
 
+class Listener(Protocol):
+    """Who is told what was learned."""
+
+    def take(self, edge: Edge, witness: Witness, /) -> object:
+        """A witness is news.  Called under the mutex: it may not wait, and not raise."""
+
+    def flush(self) -> object:
+        """See to what was taken.  Called by any thread, also in the middle of itself; may not wait, and not raise."""
+
+
 @final
 class Orders:
     """The orders of one session.  The graph is changed, and the verdict made, under the mutex only.
@@ -80,6 +90,8 @@ class Orders:
         self._guard_sets: dict[frozenset[LockClass], frozenset[LockClass]] = {}
         self._told_at_once: int = 0
         self._search_at_once: int = SEARCH_AT_ONCE
+        #: is told of each witness that is news, under the mutex, and then asked to see to it, without
+        self.listener: Listener | None = None
 
     def record(
         self,
@@ -161,6 +173,8 @@ class Orders:
                         mutex.release()
             if not got:
                 return
+            if self.listener is not None:
+                self.listener.flush()
             for finding in found:
                 self._engine.emit(state, finding)
 
@@ -206,6 +220,8 @@ class Orders:
                 continue
             news, cyclic = ledger.graph.add(*edge, witness)
             if news:
+                if self.listener is not None:
+                    self.listener.take(edge, witness)
                 found += ledger.interrupts.ordered(*edge, event.owner)
             if news and cyclic:
                 cycle = self.cycle_at_once(ledger, ledger.graph, edge)

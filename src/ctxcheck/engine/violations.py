@@ -133,6 +133,7 @@ class Violation:
     in every run, also after edits elsewhere: it holds no line numbers, thread names or absolute
     paths.  ``allowed_by`` is the reason of the ``allow`` that accepts the finding, or ``None``;
     ``allowed_kind`` then says of which sort that is ("block", "comment", "configuration"), ``allowed_at`` where it is.
+    ``baselined`` says that it is in the baseline, which is what a report is asked with, not part of the finding.
     ``notes`` are facts, ``helps`` say what to do (most likely first), ``allow`` are the lines that
     show how to accept the finding.
     """
@@ -157,6 +158,7 @@ class Violation:
     notes: tuple[str, ...] = ()
     helps: tuple[str, ...] = ()
     allow: tuple[str, ...] = ()
+    baselined: bool = False
     allowed_kind: str = ""
     allowed_at: str = ""
 

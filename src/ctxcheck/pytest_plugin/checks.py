@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
-from ctxcheck import adapters, fastpath
+from ctxcheck import adapters, baseline, fastpath
+from ctxcheck.baseline import Baseline
 from ctxcheck.config import declared
 from ctxcheck.datafile import DataFile
 from ctxcheck.engine import slowpath
@@ -89,6 +90,10 @@ class Checks:
         self.results: Results = Results(self)
         self.data: DataFile = DataFile(settings.config.data_dir, ["pytest", *config.invocation_params.args])
         wanted = settings.config
+        try:
+            self.baseline: Baseline | None = baseline.load(wanted.baseline) if wanted.baseline else None
+        except ConfigError as error:
+            raise pytest.UsageError(str(error)) from None
         self.session: Session = Session(
             mode=wanted.mode,
             owners=wanted.owners or "assumed",
@@ -101,6 +106,7 @@ class Checks:
             declared=declared(wanted),
             sink=self.data,
             at_once=self._say_at_once,
+            known=self.baseline.known if self.baseline is not None else None,
         )
         self._wishes: dict[str, Wishes] = {}
         self._mistaken: dict[str, str] = {}

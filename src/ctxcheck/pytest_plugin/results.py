@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
-from ctxcheck import evidence, outputs
+from ctxcheck import baseline, evidence, outputs
 from ctxcheck.engine.errors import ConfigError
 from ctxcheck.engine.findings import Finding, InterruptFacts, OrderFacts
 from ctxcheck.engine.origins import BACKGROUND, outliving
@@ -198,7 +198,15 @@ class Results:
         return told >= GRADES.index(violation.grade) or (violation.fingerprint, ()) in self._told
 
     def _complaints(self) -> list[str]:
-        return [*self.unused, *self._refused, *(f"no lock data from {worker}: it crashed" for worker in self.missing)]
+        crashed = [f"no lock data from {worker}: it crashed" for worker in self.missing]
+        return [*self.unused, *self._refused, *crashed, *self._stale()]
+
+    def _stale(self) -> list[str]:
+        known = self._checks.baseline
+        if known is None:
+            return []
+        entries = map(baseline.describe, known.stale(self.everything()))
+        return [f"in the baseline, and no longer found: {entry}" for entry in entries]
 
     def _checked_nothing(self) -> bool:
         return bool(self.tests) and self.counts().nothing()

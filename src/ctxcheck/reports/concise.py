@@ -16,6 +16,8 @@ def line(violation: Violation) -> str:
     tags: list[str] = ["unlikely"] if violation.grade == "unlikely" else []
     if violation.allowed_by is not None:
         tags.append("allowed")
+    elif violation.baselined:
+        tags.append("in the baseline")
     if violation.count > 1:
         tags.append(f"seen {count_of(violation.count, 'time')}")
     return (

@@ -68,7 +68,7 @@ def render(kind: str, report: Report, *, color: bool = False, width: int = 100) 
 def _text(report: Report, color: bool, width: int) -> str:
     from ctxcheck.reports import text
 
-    shown = [v for v in report.violations[: report.most] if v.allowed_by is None]
+    shown = [v for v in report.violations[: report.most] if v.allowed_by is None and not v.baselined]
     return "\n\n".join(
         (text.render_short if v.grade == "unlikely" else text.render)(v, color=color, width=width)
         for v in shown

@@ -94,7 +94,7 @@ def _command(name: str, properties: Mapping[str, str], message: str) -> str:
 
 
 def _sorted(violations: Sequence[Violation]) -> list[Violation]:
-    shown = [violation for violation in violations if violation.allowed_by is None]
+    shown = [violation for violation in violations if violation.allowed_by is None and not violation.baselined]
     return sorted(shown, key=lambda violation: -GRADES.index(violation.grade))
 
 

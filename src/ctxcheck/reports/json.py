@@ -35,7 +35,7 @@ MAX_ITEMS: Final = 10_000
 MAX_NUMBER: Final = 2**53
 
 #: What JSON may hold as it is, but a terminal, an encoder or a line reader may not take, or shows the wrong way round.
-_UNSAFE: Final = re.compile("[\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+_UNSAFE: Final = re.compile("[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 _T = TypeVar("_T")
 
@@ -135,6 +135,7 @@ def violation_from_dict(data: object) -> Violation:
         notes=top.texts("notes"),
         helps=top.texts("helps"),
         allow=top.texts("allow"),
+        baselined=top.flag("baselined"),
         allowed_kind=top.text("allowed_kind", ""),
         allowed_at=top.text("allowed_at", ""),
     )

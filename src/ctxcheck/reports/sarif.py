@@ -190,6 +190,10 @@ class _Writer:
             result["occurrenceCount"] = violation.count
         if violation.allowed_by is not None:
             result["suppressions"] = [self._suppression(violation, violation.allowed_by)]
+        elif violation.baselined:
+            result["suppressions"] = [
+                {"kind": "external", "status": "accepted", "justification": "in the baseline"}
+            ]
         result["properties"] = {
             "grade": violation.grade,
             "slug": safe(violation.slug),

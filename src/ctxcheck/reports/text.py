@@ -57,7 +57,7 @@ def render_short(violation: Violation, *, color: bool = False, width: int = 100)
 
 
 def _headline(violation: Violation, paint: Paint) -> str:
-    soft = violation.grade == "unlikely" or violation.allowed_by is not None
+    soft = violation.grade == "unlikely" or violation.allowed_by is not None or violation.baselined
     word, style = ("warning", Paint.WARNING) if soft else ("error", Paint.ERROR)
     return paint(style, f"{word}[{safe(violation.rule)}]") + paint(Paint.BOLD, f": {safe(violation.message)}")
 
@@ -79,6 +79,8 @@ def _add_notes(notes: _Notes, violation: Violation) -> None:
     if violation.allowed_by is not None:
         where = f" ({violation.allowed_kind} at {violation.allowed_at})" if violation.allowed_at else ""
         notes.add("allowed", (violation.allowed_by or "(no reason given)") + where)
+    elif violation.baselined:
+        notes.add("known", "it is in the baseline")
     elif violation.allow:
         notes.add_verbatim("allow", violation.allow)
     notes.add_more(violation)

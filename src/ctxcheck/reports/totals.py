@@ -30,6 +30,8 @@ def summary(
     """
     allowed = sum(violation.allowed_by is not None for violation in violations)
     open_ = [violation for violation in violations if violation.allowed_by is None]
+    known = sum(violation.baselined for violation in open_)
+    open_ = [violation for violation in open_ if not violation.baselined]
     sure = [violation for violation in open_ if violation.grade != "unlikely"]
     unlikely = len(open_) - len(sure)
     if not violations and counts.nothing():
@@ -37,13 +39,15 @@ def summary(
             "warning: nothing was checked: since checking started no lock was made or taken and no marked call was made"
         ]
     else:
-        found = "no violations"
+        found = "no new violations" if known else "no violations"
         if sure:
             by_rule = Counter(violation.rule for violation in sure)
             listed = ", ".join(f"{number} {safe(rule)}" for rule, number in sorted(by_rule.items()))
-            found = f"{count_of(len(sure), 'violation')} ({listed})"
+            noun = "new violation" if known else "violation"
+            found = f"{count_of(len(sure), noun)} ({listed})"
         found += f", {unlikely:,} unlikely" if unlikely else ""
         found += f", {allowed:,} allowed" if allowed else ""
+        found += f", {known:,} in the baseline" if known else ""
         parts = [found] if sure else [found, f"{_checked(counts)} checked"]
     if counts.dropped:
         parts.append(f"incomplete: {count_of(counts.dropped, 'event')} beyond a limit, not fully checked")

@@ -1,0 +1,283 @@
+"""The evidence in a data file, on its way into a database: it may come from anywhere, so each piece is looked at."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, TypeVar, cast, final
+
+from ctxcheck.engine.sites import MAX_DEPTH
+from ctxcheck.engine.uses import DOUBTS
+from ctxcheck.evidence import _KINDS, _MODES, SCHEMA_VERSION
+from ctxcheck.witnesses import NAMED_ONLY, SHOWN_ONLY, TABLE_NAMES, Witnesses, dump
+
+#: Characters of a name, a class key or an identity.
+MAX_NAME: Final = 2_000
+#: Items of one list in a record.
+MAX_ITEMS: Final = 100_000
+#: Rows of all tables of one file of a run.
+MAX_ROWS: Final = 2_000_000
+
+_MAX_NUMBER: Final = 2**53
+_T = TypeVar("_T")
+
+
+@final
+class Intake:
+    """The evidence in one file, on its way into the database.
+
+    What is in the tables is looked at when it is referred to, once.  The orders of a run are kept until its
+    end (:meth:`finish`), since only then it is known which locks really keep others out.
+    """
+
+    def __init__(self, into: Witnesses, run: str, *, combined: bool) -> None:
+        self._into: Witnesses = into
+        self._run: str = run
+        self._combined: bool = combined
+        self._rows: dict[str, dict[int, Any]] = {name: {} for name in TABLE_NAMES}
+        self._number_of_rows: int = 0
+        self._facts: list[tuple[str, Any]] = []
+        self._final: list[tuple[str, Any]] = []
+        self._whole: bool = False
+        self._plural: set[str] = set()
+        self._ways: dict[tuple[str | None, ...], str] = {}
+        self._memo: dict[str, dict[int, Any]] = {name: {} for name in (*TABLE_NAMES, "points")}
+        self._rows["points"] = self._rows["traces"]
+        self.lost: int = 0
+        self.damaged: int = 0
+        self.seen: bool = False
+
+    def take(self, record: Mapping[str, Any]) -> None:
+        """Take one record.
+
+        Raises:
+            ValueError: what is wrong with it.
+        """
+        version = number_in(record, "schema_version")
+        if version > SCHEMA_VERSION:
+            raise ValueError(f"evidence of schema version {version}; this version reads up to {SCHEMA_VERSION}")
+        self.seen = True
+        if self._combined and record.get("again") is True:
+            for known in (*self._rows.values(), *self._memo.values()):
+                known.clear()
+        starts = record.get("at", {})
+        if not isinstance(starts, dict):
+            raise ValueError("at: expected an object")
+        at = cast("dict[str, Any]", starts)
+        for name in TABLE_NAMES:
+            rows = list_in(record, name)
+            start = number_in(at, name)
+            self._number_of_rows += len(rows)
+            if self._number_of_rows > MAX_ROWS and not self._combined:
+                raise ValueError(f"more than {MAX_ROWS:,} rows in one file")
+            self._rows[name].update(enumerate(rows, start))
+        if not self._combined:  # there the guards are those that keep others out
+            for index in list_in(record, "plural"):
+                try:
+                    self._plural.add(self._key(index))
+                except (ValueError, TypeError, KeyError, IndexError):
+                    self.damaged += 1
+        for name in ("seen", "joins", "handed_over", "edges", "uses", "holds", "senders"):
+            facts = self._final if record.get("final") is True else self._facts
+            facts += [(name, row) for row in list_in(record, name)]
+        self._whole = self._whole or record.get("whole") is True
+        self.lost += number_in(record, "lost")
+        if self._combined:
+            self.finish()
+
+    def finish(self) -> None:
+        """All is there.  What a process wrote at its end stands for what it wrote until then."""
+        rows: list[tuple[Any, ...]] = []
+        if self._whole:
+            self._facts.clear()
+            self._plural.clear()
+        for name, fact in (*self._facts, *self._final):
+            try:
+                self._enter(name, fact, rows)
+            except (ValueError, TypeError, KeyError, IndexError):
+                self.damaged += 1
+        self._facts.clear()
+        self._final.clear()
+        self._into.add_witnesses(rows)
+
+    def _enter(self, name: str, fact: Any, rows: list[tuple[Any, ...]]) -> None:
+        into = self._into
+        if name == "seen":
+            self._class(fact)
+        elif name in ("joins", "handed_over"):
+            into.flag(self._class(fact), name)
+        elif name == "edges":
+            a, b, count, witnesses = _list(fact)
+            source, target = self._class(a), self._class(b)
+            if source == target:
+                raise ValueError("an order between a class and itself")
+            head = into.add_edge(source, target, _number(count))
+            for witness in _list(witnesses):
+                owner, guards, origin, held_mode, taken_mode, held_at, taken_at, allowed = _list(witness)
+                way = self._way(_mode(held_mode), _mode(taken_mode), _text_or_none(allowed))
+                rows.append(self._witness(head, way, owner, guards, origin, held_at, taken_at))
+        elif name == "uses":
+            context, c, uses = _list(fact)
+            self._uses(into.spot("use", self._class(c), dump(_text(context))), uses, rows)
+        elif name == "holds":
+            c, masked, uses = _list(fact)
+            names = sorted({_text(context) for context in _list(masked)})
+            self._uses(into.spot("hold", self._class(c), dump(names)), uses, rows)
+        else:
+            target, place, needs, woke = _list(fact)
+            file, function, position = _list(place)
+            where = dump([_text(file), _text(function), _number(position)])
+            into.sender(self._class(target), where, map(self._class, _list(needs)), woke=woke is True)
+
+    def _uses(self, head: int, uses: Any, rows: list[tuple[Any, ...]]) -> None:
+        for use in _list(uses):
+            owner, guards, origin, mode, at, first, second, doubt, flags = _list(use)
+            if doubt not in DOUBTS:
+                raise ValueError("unknown doubt")
+            names = sorted(map(_text, _list(flags)))
+            way = self._way(_mode(mode), _text_or_none(first), _text_or_none(second), cast("str", doubt), *names)
+            rows.append(self._witness(head, way, owner, guards, origin, None, at))
+
+    def _way(self, *parts: str | None) -> str:
+        way = self._ways.get(parts)
+        if way is None:
+            way = self._ways[parts] = dump(parts)
+        return way
+
+    def _witness(
+        self, head: int, way: str, owner: Any, guards: Any, origin: Any, held: Any, taken: Any
+    ) -> tuple[Any, ...]:
+        by, who = self._owner(owner)
+        under = self._guards(guards)
+        where, named = self._origin(origin)
+        held_at, first = (0, "") if held is None else self._trace(held)
+        taken_at, second = self._trace(taken)
+        return (head, way, under, by, f"{second}{first}{named}{who}", where, held_at, taken_at)
+
+    # --- the tables -------------------------------------------------------------------
+
+    def _once(self, table: str, index: Any, make: Callable[[Any], _T]) -> _T:
+        memo = self._memo[table]
+        found = memo.get(index) if type(index) is int else None
+        if found is None:
+            found = memo[index] = make(self._rows[table][_number(index)])
+        return cast("_T", found)
+
+    def _key(self, index: Any) -> str:
+        return _text(_list(self._rows["classes"][_number(index)])[0])
+
+    def _class(self, index: Any) -> int:
+        return self._once("classes", index, self._add_class)
+
+    def _add_class(self, row: Any) -> int:
+        key, name, kind, base, made, flags = _list(row)
+        below = ""
+        if base != -1:
+            below = self._key(base)
+            if below == key:
+                raise ValueError("a class is a level of itself")
+            self._class(base)
+        elif kind not in _KINDS:
+            raise ValueError("unknown kind of lock")
+        if _number(flags) & NAMED_ONLY:
+            return self._into.class_number(_text(key))
+        if flags & SHOWN_ONLY:
+            return self._into.add_class(_text(key), _text(name), _text(kind))
+        points = "[]" if made == -1 else self._points(made)
+        return self._into.add_class(
+            _text(key), _text(name), "" if below else _text(kind), base=below, flags=_number(flags) & 3, made=points,
+            known=1,
+        )  # fmt: skip
+
+    def _owner(self, index: Any) -> tuple[int, str]:
+        return self._once("owners", index, lambda row: self._into.item(dump(self._owner_of(index, row))))
+
+    def _owner_of(self, index: int, row: Any, depth: int = 0) -> list[Any]:
+        kind, name, thread, *known = _list(row)
+        if name == "MainThread":
+            return [""]  # one owner, in all processes
+        identity = _text(known[0]) if self._combined and known else f"{self._run} {index}"
+        if thread == -1 or depth:
+            return [identity, _text(kind), _text_or_none(name), None]
+        below = self._owner_of(thread, self._rows["owners"][_number(thread)], 1)
+        return [identity, _text(kind), _text_or_none(name), below]
+
+    def _guards(self, index: Any) -> int:
+        def make(row: Any) -> int:
+            keys = {self._key(i) for i in _list(row)}
+            for i in row:
+                self._class(i)
+            return self._into.item(dump(sorted(keys - self._plural)))[0]
+
+        return self._once("guards", index, make)
+
+    def _origin(self, index: Any) -> tuple[int, str]:
+        return self._once("origins", index, lambda row: self._into.item(dump(_text(row, least=0))))
+
+    def _trace(self, index: Any) -> tuple[int, str]:
+        return self._once("traces", index, lambda _: self._into.item(self._points(index)))
+
+    def _points(self, index: Any) -> str:
+        return self._once("points", index, self._points_of)
+
+    def _points_of(self, row: Any) -> str:
+        return dump([self._once("places", place, self._place) for place in _list(row)[:MAX_DEPTH]])
+
+    def _place(self, row: Any) -> list[Any]:
+        scope, lasti, line, end_line, column, end_column, enters = _list(row)
+        file, function, first = _list(self._rows["codes"][_number(scope)])
+        name = _text(self._rows["files"][_number(file)], least=0)
+        numbers = [_number(value, -1) for value in (lasti, line, end_line, column, end_column)]
+        return [name, _text(function, least=0), _number(first), *numbers, _text(enters, least=0)]
+
+
+# --- what a file may say ---------------------------------------------------------------------
+
+
+def list_in(record: Mapping[str, Any], name: str) -> list[Any]:
+    """A list of a record, empty if it isn't there."""
+    value = record.get(name, [])
+    if not isinstance(value, list):
+        raise ValueError(f"{name}: expected a list")
+    items = cast("Sequence[Any]", value)
+    if len(items) > MAX_ITEMS:
+        raise ValueError(f"{name}: {len(items):,} items, at most {MAX_ITEMS:,} are allowed")
+    return [*items]
+
+
+def number_in(record: Mapping[str, Any], name: str) -> int:
+    """A number of a record, 0 if it isn't there."""
+    value = record.get(name, 0)
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= _MAX_NUMBER:
+        raise ValueError(f"{name}: expected a whole number")
+    return value
+
+
+def _number(value: Any, least: int = 0) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or not least <= value < 2**30:
+        raise ValueError("expected a number")
+    return value
+
+
+def _text(value: Any, least: int = 1) -> str:
+    if not isinstance(value, str) or not least <= len(value) <= MAX_NAME:
+        raise ValueError("expected a text")
+    return value
+
+
+def _text_or_none(value: Any) -> str | None:
+    return None if value is None else _text(value, least=0)
+
+
+def _mode(value: Any) -> str:
+    if value not in _MODES:
+        raise ValueError("unknown mode of an acquire")
+    return cast("str", value)
+
+
+def _list(value: Any) -> list[Any]:
+    if not isinstance(value, list):
+        raise ValueError("expected a list")
+    items = cast("Sequence[Any]", value)
+    if len(items) > MAX_ITEMS:
+        raise ValueError("too long a list")
+    return [*items]

@@ -1,0 +1,227 @@
+"""What many processes come to together: their findings, and those that no single one of them had.
+
+The verdict goes over the orders of all processes that lie on some cycle.  Only these are put together in memory;
+the rest stays in the database.
+
+A data file may come from anywhere, and names source files.  None is read because a file names it, but those of the
+project (:class:`Project`).
+"""
+
+from __future__ import annotations
+
+import io
+import linecache
+import os
+import stat
+import tokenize
+from array import array
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Final, final, overload
+
+from ctxcheck import evidence
+from ctxcheck.acceptance import Acceptance
+from ctxcheck.engine.grading import Owners, edges_of
+from ctxcheck.engine.rules import GRADES
+from ctxcheck.engine.sites import PACKAGE_DIR
+from ctxcheck.engine.violations import Violation
+from ctxcheck.recorder import OWN
+from ctxcheck.reports.compose import compose
+from ctxcheck.reports.graphs import components
+from ctxcheck.store import Store
+from ctxcheck.witnesses import Assembler
+
+#: Orders that one verdict goes over.
+MAX_JUDGED: Final = 200_000
+#: Bytes of a source file that is shown.
+MAX_SOURCE: Final = 4 * 2**20
+
+_READ: Final = sum(getattr(os, name, 0) for name in ("O_RDONLY", "O_NONBLOCK", "O_NOFOLLOW", "O_BINARY"))
+_SUFFIXES: Final = (".py", ".pyw")
+
+
+def verdict(
+    store: Store, owners: Owners | None = None, *, root: str | None = None, trusted: bool = False
+) -> list[Violation]:
+    """The findings of all processes, and of all of them together, by rule and fingerprint.
+
+    Args:
+        store: what all of them saw.
+        owners: as for a session; by default as the processes had it.
+        root: the folder of the project; by default the working directory.
+        trusted: the data is this very run's, so that any source file that it names may be shown.
+
+    Time and memory are those of the orders that lie on a cycle, beside one pass over all.
+    """
+    found = {v.fingerprint: v for v in store.findings()}
+    settled = {v.fingerprint: v for v in _settled(store, owners or store.owners(), root or os.getcwd(), trusted)}
+    whole, judged = store.whole, store.judged()
+    for fingerprint, violation in settled.items():
+        known = found.get(fingerprint)
+        if known is None:
+            note = "no single process had all of these orders: they were combined from several"
+            found[fingerprint] = violation.replace(notes=(note, *violation.notes))
+        elif weight(known) < weight(violation) or (known.grade != "certain" and weight(known) != weight(violation)):
+            found[fingerprint] = violation.replace(count=max(known.count, violation.count))
+    for fingerprint in judged - set(settled) if whole else ():
+        # another cycle covers its orders, now that there are more of them
+        if fingerprint in found and found[fingerprint].grade != "certain":
+            del found[fingerprint]
+    return sorted(found.values(), key=lambda v: (v.rule, v.fingerprint))
+
+
+def weight(violation: Violation) -> tuple[int, bool]:
+    """Of two accounts of one finding, the one with the greater counts."""
+    return GRADES.index(violation.grade), violation.allowed_by is None
+
+
+def _settled(store: Store, owners: Owners, root: str, trusted: bool) -> Iterator[Violation]:
+    document = _document(store)
+    if document is None:
+        return
+    project: Callable[[str], str] = Trusted(root)
+    if not trusted:
+        project = hidden = Project(root)
+        for name in document.get("files", ()):
+            hidden.hide_library(name)
+    union = evidence.load([document], file=project)
+    comments = Acceptance((), bool)
+    for finding in union.findings(owners):
+        cycle = getattr(finding.facts, "cycle", None)
+        edges = edges_of(cycle.classes) if cycle is not None else []
+        seen = {edge: union.edges[edge].evidence() for edge in edges if edge in union.edges}
+        yield comments.by_comment(compose(finding, cwd=root), cycle, seen)
+
+
+def _document(store: Store) -> dict[str, Any] | None:
+    """The evidence that a verdict needs: the orders on cycles, or all of them where there are interrupting contexts,
+    since an order that leads to what those wait for needn't lie on a cycle."""
+    witnesses = store.evidence
+    witnesses.prune()
+    made = Assembler(witnesses)
+    uses = list(made.spots("use"))
+    chosen: list[tuple[int, int, int, int]] = []
+    for edge in store.witnessed_edges() if uses else _cyclic(store):
+        if len(chosen) >= MAX_JUDGED:
+            store.whole = False
+            store.problems.add(f"more than {MAX_JUDGED:,} orders lie on cycles: the rest was not looked at")
+            break
+        chosen.append(edge)
+    if not chosen and not uses:
+        return None
+    body = {
+        "edges": list(made.edges(chosen)),
+        "uses": uses,
+        "holds": list(made.spots("hold")) if uses else [],
+        "senders": list(made.senders()),
+        "joins": made.flagged("joins"),
+        "handed_over": made.flagged("handed_over"),
+    }
+    rows = made.rows()
+    rows["owners"] = [row[:3] for row in rows.get("owners", [])]
+    return {**rows, **body}
+
+
+def _cyclic(store: Store) -> Iterator[tuple[int, int, int, int]]:
+    """The orders that lie on a cycle.  Memory: some 20 bytes an order and class."""
+    lines = _Lines()
+    for _, source, target, _ in store.witnessed_edges():
+        lines.add(source, target)
+    component = components(lines)
+    for edge in store.witnessed_edges():
+        if component[edge[1]] == component[edge[2]]:
+            yield edge
+
+
+@final
+class _Lines(Sequence[Sequence[int]]):
+    """The successors of each class, in arrays; orders come sorted by their source."""
+
+    def __init__(self) -> None:
+        self._starts = array("i", [0])
+        self._targets = array("i")
+        self._size = 0
+
+    def add(self, source: int, target: int) -> None:
+        while len(self._starts) <= source:
+            self._starts.append(len(self._targets))
+        self._targets.append(target)
+        self._size = max(self._size, source + 1, target + 1)
+
+    def __len__(self) -> int:
+        return self._size
+
+    @overload
+    def __getitem__(self, index: int) -> Sequence[int]: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Sequence[int]]: ...
+    def __getitem__(self, index: int | slice) -> Any:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        if index >= len(self._starts):
+            return ()
+        end = self._starts[index + 1] if index + 1 < len(self._starts) else len(self._targets)
+        return self._targets[self._starts[index] : end]
+
+
+@final
+class Trusted:
+    """Says under which name a source file is to be looked for that this run itself has named."""
+
+    def __init__(self, root: str) -> None:
+        self._root: str = os.path.abspath(root)
+
+    def __call__(self, name: str) -> str:
+        """The name to read by."""
+        if name.startswith(OWN):
+            return PACKAGE_DIR + name[len(OWN) :]
+        return name if name.startswith("<") else os.path.join(self._root, name)
+
+
+@final
+class Project:
+    """Says under which name a source file of a data file is to be looked for, and lets nobody read any but those of the
+    project: regular files of Python below its folder, links resolved, of a bounded size."""
+
+    def __init__(self, root: str) -> None:
+        self._root: str = os.path.abspath(root)
+        self._real: str = os.path.realpath(root) + os.sep
+
+    def __call__(self, name: str) -> str:
+        """The name to show, and to read by, what a data file calls ``name``."""
+        if name.startswith(OWN):
+            return self._hide(PACKAGE_DIR + name[len(OWN) :])
+        path = os.path.join(self._root, name)
+        lines = self._read(path)
+        if lines is None:
+            return self._hide(name)
+        linecache.cache[path] = (len(lines), None, lines, path)
+        return path
+
+    def hide_library(self, name: str) -> None:
+        """Keep a file of the standard library from being read."""
+        if name.startswith(evidence._LIBRARY):
+            self._hide(evidence._Reader(str)._own_name(name))
+
+    def _hide(self, name: str) -> str:
+        # an entry without a time is never looked at again: whoever asks for a line gets none
+        for key in (name, os.path.abspath(name)) if "\0" not in name else (name,):
+            linecache.cache[key] = (0, None, [], key)
+        return name
+
+    def _read(self, path: str) -> list[str] | None:
+        if "\0" in path or not path.endswith(_SUFFIXES):
+            return None
+        try:
+            real = os.path.realpath(path)
+            if not real.startswith(self._real):
+                return None
+            with os.fdopen(os.open(real, _READ), "rb") as file:
+                status = os.fstat(file.fileno())
+                if not stat.S_ISREG(status.st_mode) or status.st_size > MAX_SOURCE:
+                    return None
+                data = file.read(MAX_SOURCE + 1)
+            encoding, _ = tokenize.detect_encoding(io.BytesIO(data).readline)
+            text = data.decode(encoding)
+        except (OSError, ValueError, SyntaxError, LookupError):
+            return None
+        return io.StringIO(text).readlines()

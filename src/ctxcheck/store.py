@@ -1,0 +1,488 @@
+"""Many data files as one: the union of what any number of runs, shards and machines saw.
+
+The union is kept in a database of :mod:`sqlite3` in a temporary file, so that memory is bounded whatever there is to
+be read; nothing of it outlives the process.  What goes in are sets, and of two accounts of one thing
+always the same one wins, so that the union doesn't depend on the order of the files, on which of them were
+combined before, or on a file being there twice: :meth:`Store.add` is idempotent, commutative and associative.
+
+Data files are untrusted.  Everything is checked on its way in; what isn't as it should be is named, and left out.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+from collections.abc import Iterable, Iterator, Mapping
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Final, cast, final
+
+from ctxcheck import datafile
+from ctxcheck.engine.errors import ConfigError
+from ctxcheck.engine.grading import Owners
+from ctxcheck.engine.rules import GRADES
+from ctxcheck.engine.violations import Counts, Violation
+from ctxcheck.intake import MAX_ITEMS, MAX_NAME, Intake
+from ctxcheck.reports.json import MAX_NUMBER, violation_from_dict
+from ctxcheck.witnesses import KIND_NAMES, Assembler, Witnesses, blob_of, dump, is_awaited, text_of
+
+if TYPE_CHECKING:
+    from typing import Self
+
+#: Different findings that are kept, of one file and of all.
+MAX_FINDINGS: Final = 20_000
+#: Problems that are named one by one.
+MAX_PROBLEMS: Final = 20
+
+_COUNTS: Final = ("lock_classes", "orders", "chains", "acquisitions", "marked_calls", "dropped", "uncached", "threads")
+_TEXTS: Final = ("python", "implementation", "platform", "started", "owners", "root")
+
+_AWAITED: Final = json.dumps(sorted(kind for kind in KIND_NAMES if is_awaited(kind)))
+
+_TABLES: Final = """
+create table run (id blob primary key, complete int, facts text, counts text) without rowid;
+create table finding (fingerprint blob primary key, rank int, body text, count int, judged int);
+"""
+
+
+class Problems:
+    """What is wrong with the files that were read, a line each; the first few are kept and all are counted."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+        self.number: int = 0
+
+    def add(self, line: str) -> None:
+        """Note one more."""
+        self.number += 1
+        if self.number <= MAX_PROBLEMS:
+            self.lines.append(line)
+
+    def told(self) -> list[str]:
+        """The lines, and how many more there are."""
+        more = self.number - len(self.lines)
+        return [*self.lines, f"and {more:,} more problems"] if more else list(self.lines)
+
+
+@final
+class Store:
+    """The union of data files.  Use it in a ``with`` block; it is gone at its end.
+
+    ``problems`` says what was left out.
+    """
+
+    def __init__(self) -> None:
+        self.problems: Problems = Problems()
+        #: the files that were read
+        self.read_from: list[str] = []
+        # a file without a name is the database's own, and removed by it; what fits stays in memory
+        self._db = sqlite3.connect("", isolation_level=None)
+        for pragma in ("journal_mode = off", "synchronous = off", "cache_size = -65536"):
+            self._db.execute(f"pragma {pragma}")
+        self._db.executescript(_TABLES)
+        self.evidence: Witnesses = Witnesses(self._db)
+        self._findings = 0
+        #: whether all evidence that the files had is here
+        self.whole: bool = True
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Forget everything."""
+        self._db.close()
+
+    # --- what goes in ------------------------------------------------------------
+
+    def add(self, path: str) -> None:
+        """Add a data file, of one run or a combined one.
+
+        Memory is that of the file's findings; time is linear in its size.
+
+        Raises:
+            DataError: it can't be read, or is of a newer version.
+        """
+        reading = _Reading(self, path)
+        self._db.execute("begin")
+        try:
+            for number, record, problem in datafile.scan(path):
+                if record is not None:
+                    try:
+                        reading.take(record)
+                    except ValueError as error:
+                        problem = str(error)  # noqa: PLW2901
+                if problem:
+                    self.whole = False
+                    self.problems.add(f"{_shown(path)}: line {number}: {problem}")
+            reading.finish()
+        finally:
+            self._db.execute("commit")
+        self.read_from.append(path)
+
+    @property
+    def files(self) -> int:
+        """How many files were read."""
+        return len(self.read_from)
+
+    def add_run(self, run: str, *, complete: bool, facts: Mapping[str, Any], counts: Mapping[str, Any] | None) -> None:
+        """Add what is known of one process; of two accounts, that of its end wins."""
+        new = (int(complete), dump(facts), dump(counts or {}))
+        key = blob_of(run)
+        old = self._db.execute("select complete, facts, counts from run where id = ?", (key,)).fetchone()
+        if old is None or new > old:
+            self._db.execute("insert or replace into run values (?, ?, ?, ?)", (key, *new))
+
+    def add_finding(self, violation: Violation, *, judged: bool) -> None:
+        """Add a finding; ``judged``: a verdict over the evidence tells of it, or of another one instead.
+
+        Of those with one fingerprint the surest is kept, one that isn't accepted before one that is,
+        and then the first in the order of their texts; the count is that of the most."""
+        rank = GRADES.index(violation.grade) * 2 + (violation.allowed_by is None)
+        body = dump(violation.replace(count=1, baselined=False).to_dict())
+        key = blob_of(violation.fingerprint)
+        old = self._db.execute("select rank, body, count from finding where fingerprint = ?", (key,)).fetchone()
+        if old is None:
+            if self._findings >= MAX_FINDINGS:
+                self.problems.add(f"more than {MAX_FINDINGS:,} different findings: {violation.fingerprint} is left out")
+                return
+            self._findings += 1
+            row = (key, rank, body, violation.count, int(judged))
+            self._db.execute("insert into finding values (?, ?, ?, ?, ?)", row)
+            return
+        best = min((-rank, body), (-old[0], old[1]))
+        changed = (-best[0], best[1], max(violation.count, old[2]), int(judged), key)
+        query = "update finding set rank = ?, body = ?, count = ?, judged = max(judged, ?) where fingerprint = ?"
+        self._db.execute(query, changed)
+
+    # --- what comes out ------------------------------------------------------------
+
+    def runs(self) -> Iterator[dict[str, Any]]:
+        """The processes, sorted by their identity: ``id``, ``complete``, ``facts``, ``counts``."""
+        for run, complete, facts, counts in self._db.execute("select * from run order by id"):
+            yield {
+                "id": text_of(run),
+                "complete": bool(complete),
+                "facts": json.loads(facts),
+                "counts": json.loads(counts),
+            }
+
+    def number_of_runs(self) -> tuple[int, int]:
+        """How many processes there are, and how many of them came to their end."""
+        row = self._db.execute("select count(*), coalesce(sum(complete), 0) from run").fetchone()
+        return cast("tuple[int, int]", row)
+
+    def findings(self) -> Iterator[Violation]:
+        """The findings, sorted by rule and fingerprint."""
+        for body, count in self._db.execute("select body, count from finding order by fingerprint"):
+            yield violation_from_dict({**json.loads(body), "count": count})
+
+    def judged(self) -> set[str]:
+        """The fingerprints of those findings that a verdict over the evidence may tell of otherwise."""
+        rows = self._db.execute("select fingerprint from finding where judged = 1").fetchall()
+        return {text_of(fingerprint) for (fingerprint,) in rows}
+
+    def classes(self) -> Iterator[tuple[str, str, str]]:
+        """The lock classes, sorted by key: key, name, kind.  What is only waited for is among them where something
+        waits for it with a lock in its hands."""
+        query = (
+            "select key, body from class c where exists (select 1 from edge where target = c.id)"
+            " or coalesce(json_extract(body, '$[1]'), '') not in (select value from json_each(?)) order by key"
+        )
+        for key, body in self._db.execute(query, (_AWAITED,)):
+            text = text_of(key)
+            if body is None:
+                yield text, text, "lock"
+                continue
+            name, kind, base, *_ = json.loads(body)
+            yield text, name, self._kind_of(base) if base else kind
+
+    def _kind_of(self, key: str) -> str:
+        row = self._db.execute("select json_extract(body, '$[1]') from class where key = ?", (blob_of(key),)).fetchone()
+        return cast("str", row[0]) if row is not None and row[0] else "lock"
+
+    def edges(self) -> Iterator[tuple[str, str, int]]:
+        """The orders, sorted by the keys of their classes: source, target, count.  What nobody waits for with a lock in
+        his hands orders nothing."""
+        query = (
+            "select a.key, b.key, count from edge e join class a on a.id = source join class b on b.id = target"
+            " where coalesce(json_extract(a.body, '$[1]'), '') not in (select value from json_each(?))"
+            " or exists (select 1 from edge f where f.target = e.source)"
+            " order by a.key, b.key"
+        )
+        for source, target, count in self._db.execute(query, (_AWAITED,)):
+            yield text_of(source), text_of(target), max(count, 1)
+
+    def lock_edges(self) -> tuple[int, int]:
+        """How many lock classes there are, and how many orders between them."""
+        lock = "coalesce(json_extract({}.body, '$[1]'), '') not in (select value from json_each(:awaited))"
+        classes = f"select count(*) from class c where {lock.format('c')}"
+        edges = (
+            "select count(*) from edge join class a on a.id = source join class b on b.id = target"
+            f" where {lock.format('a')} and {lock.format('b')}"
+        )
+        given = {"awaited": _AWAITED}
+        first, second = (self._db.execute(query, given).fetchone()[0] for query in (classes, edges))
+        return first, second
+
+    def counts(self) -> Counts:
+        """What was checked, by all processes together: different classes and orders, and the sum of all else."""
+        total = dict.fromkeys(_COUNTS, 0)
+        unchecked: dict[str, int] = {}
+        for run in self.runs():
+            for name in _COUNTS:
+                total[name] += run["counts"].get(name, 0)
+            for module, number in run["counts"].get("unchecked", {}).items():
+                unchecked[module] = unchecked.get(module, 0) + number
+        total["lock_classes"], total["orders"] = self.lock_edges()
+        return Counts(**total, unchecked=unchecked)
+
+    def owners(self) -> Owners:
+        """``observed`` if all processes went by the owners that were seen; "assumed" if any didn't."""
+        said = {run["facts"].get("owners", "observed") for run in self.runs()}
+        return "assumed" if "assumed" in said else "observed"
+
+    def is_empty(self) -> bool:
+        """Whether nothing at all was read."""
+        tables = ("run", "finding", "class")
+        return not any(self._one(f"select count(*) from {table}") for table in tables)
+
+    def _one(self, query: str) -> int:
+        return cast("int", self._db.execute(query).fetchone()[0])
+
+    # --- a combined file ---------------------------------------------------------------
+
+    def write(self, path: str) -> None:
+        """Write all of it as one data file, which replaces what was there as a whole or not at all.
+
+        Two stores of the same content write the same bytes.
+
+        Raises:
+            ConfigError: it can't be written.
+        """
+        temporary = f"{path}.{os.getpid()}.tmp"
+        try:
+            folder = os.path.dirname(path)
+            if folder:
+                datafile.make_folder(folder)
+            try:
+                with open(temporary, "x", encoding="ascii", newline="\n") as file:
+                    for record in self._records():
+                        file.write(dump(record) + "\n")
+                os.replace(temporary, path)
+            except BaseException:
+                _remove(temporary)
+                raise
+        except (OSError, ValueError) as error:
+            reason = " ".join(str(getattr(error, "strerror", None) or error).split())
+            raise ConfigError(f"can't write the combined data {_shown(path)}: {reason}") from None
+
+    def _records(self) -> Iterator[dict[str, Any]]:
+        yield {
+            "type": "header", "schema_version": datafile.SCHEMA_VERSION, "tool": "ctxcheck", "combined": True,
+        }  # fmt: skip
+        for run in self.runs():
+            yield {"type": "run", **run}
+        judged = self.judged()
+        for violation in self.findings():
+            yield {"type": "violation", "violation": violation.to_dict(), "judged": violation.fingerprint in judged}
+        self.evidence.prune()
+        made = Assembler(self.evidence)
+        for numbers in _chunks(self.evidence.every_class()):
+            yield from _evidence(made, "seen", [made.lock_class(number) for number in numbers])
+        for edges in _chunks(self._all_edges()):
+            yield from _evidence(made, "edges", list(made.edges(edges)))
+        for name, rows in (("uses", made.spots("use")), ("holds", made.spots("hold")), ("senders", made.senders())):
+            yield from _evidence(made, name, rows)
+        for name in ("joins", "handed_over"):
+            yield from _evidence(made, name, made.flagged(name))
+
+    def witnessed_edges(self) -> Iterator[tuple[int, int, int, int]]:
+        """The orders of which there is evidence, sorted by their source: number, source, target, count."""
+        query = (
+            "select id, source, target, count from edge e where exists (select 1 from witness where head = e.id)"
+            " order by source, target"
+        )
+        yield from self._db.execute(query)
+
+    def _all_edges(self) -> Iterator[tuple[int, int, int, int]]:
+        query = (
+            "select e.id, source, target, count from edge e join class a on a.id = source join class b on b.id = target"
+            " order by a.key, b.key"
+        )
+        yield from self._db.execute(query)
+
+
+@final
+class _Reading:
+    """One file that is being read: what only its end can tell is kept until then."""
+
+    def __init__(self, store: Store, path: str) -> None:
+        self._store: Store = store
+        self._path: str = path
+        self._combined: bool = False
+        self._run: str = ""
+        self._facts: dict[str, Any] = {}
+        self._counts: dict[str, Any] | None = None
+        self._found: dict[str, Violation] = {}
+        self._judged: set[str] = set()
+        self._intake: Intake | None = None
+
+    def take(self, record: dict[str, Any]) -> None:
+        """Take one record; a type that isn't known is of a later version, and skipped.
+
+        Raises:
+            ValueError: what is wrong with it.
+        """
+        kind = record["type"]
+        if kind == "header":
+            self._combined = record.get("combined") is True
+            self._run, self._facts = _run_of(record, self._path), _facts(record)
+        elif kind == "violation":
+            violation = violation_from_dict(record.get("violation"))
+            if not violation.fingerprint or len(violation.fingerprint) > MAX_NAME:
+                raise ValueError("violation.fingerprint: missing, or too long")
+            if violation.fingerprint not in self._found and len(self._found) >= MAX_FINDINGS:
+                raise ValueError(f"more than {MAX_FINDINGS:,} findings in one file")
+            self._found[violation.fingerprint] = violation
+            if record.get("judged") is True:
+                self._judged.add(violation.fingerprint)
+        elif kind == "evidence":
+            if self._intake is None:
+                self._intake = Intake(self._store.evidence, self._run or self._path, combined=self._combined)
+            self._intake.take(record)
+        elif kind == "withdrawn":
+            self._found.pop(_name(record, "fingerprint"), None)
+        elif kind == "run":
+            facts = record.get("facts")
+            self._store.add_run(
+                _name(record, "id"),
+                complete=record.get("complete") is True,
+                facts=_facts(cast("dict[str, Any]", facts) if isinstance(facts, dict) else {}),
+                counts=_counts(record.get("counts")),
+            )
+        elif kind == "end":
+            self._counts = _counts(record.get("counts"))
+            graph = record.get("graph")
+            if graph is not None and self._intake is None:  # written by the first version
+                self._graph(_object(graph, "graph"))
+
+    def finish(self) -> None:
+        """What the file comes to."""
+        for violation in self._found.values():
+            self._store.add_finding(violation, judged=violation.fingerprint in self._judged)
+        intake = self._intake
+        if intake is not None:
+            intake.finish()
+            for number, words in ((intake.damaged, "are damaged"), (intake.lost, "were too many to be kept")):
+                if number:
+                    self._store.whole = False
+                    self._store.problems.add(f"{_shown(self._path)}: {number:,} of its orders {words}")
+        if self._run and not self._combined:
+            complete = self._counts is not None
+            self._store.add_run(self._run, complete=complete, facts=self._facts, counts=self._counts)
+
+    def _graph(self, graph: Mapping[str, Any]) -> None:
+        evidence = self._store.evidence
+        for item in _items(graph, "classes"):
+            evidence.add_class(_name(item, "key"), _name(item, "name"), _name(item, "kind"))
+        for item in _items(graph, "edges"):
+            source, target = (evidence.class_number(_name(item, end)) for end in ("from", "to"))
+            evidence.add_edge(source, target, _number(item, "count"))
+
+
+# --- what a file may say ---------------------------------------------------------------
+
+
+def _object(value: object, what: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise ValueError(f"{what}: expected an object")
+    return cast("dict[str, Any]", value)
+
+
+def _items(record: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
+    value = record.get(name, [])
+    if not isinstance(value, list):
+        raise ValueError(f"{name}: expected a list")
+    items = cast("list[object]", value)
+    if len(items) > MAX_ITEMS:
+        raise ValueError(f"{name}: {len(items):,} items, at most {MAX_ITEMS:,} are allowed")
+    return [_object(item, name) for item in items]
+
+
+def _name(record: Mapping[str, Any], name: str) -> str:
+    value = record.get(name)
+    if not isinstance(value, str) or not value or len(value) > MAX_NAME:
+        raise ValueError(f"{name}: expected a text of 1 to {MAX_NAME:,} characters")
+    return value
+
+
+def _number(record: Mapping[str, Any], name: str) -> int:
+    value = record.get(name, 0)
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= MAX_NUMBER:
+        raise ValueError(f"{name}: expected a whole number")
+    return value
+
+
+def _facts(record: Mapping[str, Any]) -> dict[str, Any]:
+    facts: dict[str, Any] = {}
+    for name in _TEXTS:
+        value = record.get(name)
+        if isinstance(value, str) and value:
+            facts[name] = value[:MAX_NAME]
+    argv = record.get("argv")
+    if isinstance(argv, list):
+        words = cast("list[object]", argv)[:100]
+        facts["argv"] = [word[:MAX_NAME] for word in words if isinstance(word, str)]
+    return facts
+
+
+def _counts(value: object) -> dict[str, Any]:
+    given = _object(value, "counts")
+    counts: dict[str, Any] = {name: number for name in _COUNTS if (number := _number(given, name))}
+    unchecked = _object(given.get("unchecked", {}), "unchecked")
+    if len(unchecked) > MAX_ITEMS:
+        raise ValueError(f"unchecked: {len(unchecked):,} modules, at most {MAX_ITEMS:,} are allowed")
+    if unchecked:
+        counts["unchecked"] = {module[:MAX_NAME]: _number(unchecked, module) for module in sorted(unchecked)}
+    return counts
+
+
+def _run_of(header: Mapping[str, Any], path: str) -> str:
+    """The identity of the process that wrote a file; those of the first version have none, but a start and a number."""
+    given = header.get("id")
+    if isinstance(given, str) and 0 < len(given) <= MAX_NAME:
+        return given
+    parts = (os.path.basename(path), *(str(header.get(name))[:MAX_NAME] for name in ("started", "pid")))
+    return " ".join(parts)
+
+
+def _evidence(made: Assembler, name: str, rows: Iterable[Any]) -> Iterator[dict[str, Any]]:
+    for chunk in _chunks(rows):
+        yield {"type": "evidence", **made.rows(forget=True), name: chunk}
+
+
+def _chunks(items: Iterable[Any], size: int = 1_000) -> Iterator[list[Any]]:
+    chunk: list[Any] = []
+    for item in items:
+        chunk.append(item)
+        if len(chunk) == size:
+            yield chunk
+            chunk = []
+    if chunk:
+        yield chunk
+
+
+def _remove(path: str) -> None:
+    try:
+        os.unlink(path)
+    except OSError:
+        pass
+
+
+def _shown(path: str) -> str:
+    return path if path.isprintable() else repr(path)

@@ -1,0 +1,411 @@
+"""Many data files as one: it doesn't matter in which order they come, how they were split, what was combined before."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import random
+import shutil
+import threading
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, Phase, example, given, settings
+from hypothesis import strategies as st
+
+import ctxcheck
+from ctxcheck import datafile, merged
+from ctxcheck.datafile import DataError, DataFile, read
+from ctxcheck.engine.errors import ConfigError
+from ctxcheck.engine.grading import Owners
+from ctxcheck.engine.violations import Violation
+from ctxcheck.session import Session
+from ctxcheck.store import Store
+from tests.reports import findings
+
+#: Names of locks, the outermost first; a section takes them all, one inside the other.
+Section = Sequence[str]
+
+FORTH, BACK = "AB", "BA"
+#: Four orders that give other findings online for each order of their arrival.
+KNOT = ("AB", "BA", "BC", "CA")
+
+
+def take(locks: dict[str, Any], names: Section) -> None:
+    if names:
+        with locks[names[0]]:
+            take(locks, names[1:])
+
+
+def process(folder: Path, sections: Iterable[Section], *, owners: Owners = "assumed", end: bool = True) -> str:
+    """What a process leaves in which each section ran in a thread of its own; returns its file."""
+    data = DataFile(str(folder), ["app.py"], {"owners": owners})
+    session = Session(owners=owners, sink=data)
+    with session:
+        locks = {name: ctxcheck.Lock(name=f"store {name}") for name in "ABCDG"}
+        for section in sections:
+            thread = threading.Thread(target=take, args=(locks, section))
+            thread.start()
+            thread.join()
+    if end:
+        data.write({"type": "end", "counts": {"acquisitions": 1}})
+    data.close()
+    assert data.error is None
+    assert data.path is not None
+    return data.path
+
+
+def combined(target: Path, files: Iterable[str]) -> bytes:
+    with Store() as store:
+        for file in files:
+            store.add(file)
+        assert store.problems.told() == []
+        store.write(str(target))
+    return target.read_bytes()
+
+
+def verdict(files: Iterable[str], owners: Owners | None = None) -> list[Violation]:
+    with Store() as store:
+        for file in files:
+            store.add(file)
+        assert store.problems.told() == []
+        return merged.verdict(store, owners)
+
+
+def said(violations: Iterable[Violation]) -> list[tuple[str, str, str]]:
+    return sorted((v.fingerprint, v.grade, v.message) for v in violations)
+
+
+# --- what no single process had -------------------------------------------------------------------
+
+
+def test_a_cycle_that_no_single_process_had_is_found_and_said_to_be(tmp_path: Path) -> None:
+    files = [process(tmp_path, [FORTH]), process(tmp_path, [BACK])]
+    for file in files:
+        assert verdict([file]) == []
+    (found,) = verdict(files)
+    assert (found.rule, found.grade) == ("CTX001", "possible")
+    assert found.notes[0] == "no single process had all of these orders: they were combined from several"
+    whole = verdict([process(tmp_path / "whole", [FORTH, BACK])])
+    assert said([found]) == said(whole)
+    assert not any("combined" in note for note in whole[0].notes)
+    # the places are those of the code, and the source is shown
+    site = found.sites[0]
+    assert (site.file, site.function) == ("tests/test_store.py", "take")
+    assert site.text.strip() == "with locks[names[0]]:"
+
+
+@pytest.mark.parametrize("owners", ["assumed", "observed"])
+def test_every_split_of_every_order_gives_one_verdict(tmp_path: Path, owners: Owners) -> None:
+    expected = said(verdict([process(tmp_path / "one", KNOT, owners=owners)]))
+    assert expected
+    for number, order in enumerate(itertools.permutations(KNOT)):
+        for cut in range(1, 4):
+            folder = tmp_path / f"{number}.{cut}"
+            files = [process(folder, order[:cut], owners=owners), process(folder, order[cut:], owners=owners)]
+            assert said(verdict(files)) == expected, (order, cut)
+
+
+def test_a_lock_around_both_orders_prevents_it_in_the_union_as_in_one_process(tmp_path: Path) -> None:
+    files = [process(tmp_path, ["GAB"]), process(tmp_path, ["GBA"])]
+    assert [v.grade for v in verdict(files)] == ["unlikely"]
+    # one of several locks keeps nobody out, which is known at the end only
+    data = DataFile(str(tmp_path / "two"), [])
+    with Session(sink=data):
+        gates = [ctxcheck.Lock(name="store G") for _ in range(2)]
+        locks = {name: ctxcheck.Lock(name=f"store {name}") for name in "AB"}
+        take({**locks, "G": gates[0]}, "GAB")
+        take({**locks, "G": gates[1]}, "GAB")
+    assert [v.grade for v in verdict([str(data.path), files[1]])] == ["possible"]
+
+
+def test_one_owner_alone_is_one_also_where_its_orders_are_in_two_files_of_one_process(tmp_path: Path) -> None:
+    """A thread that did both is no deadlock by what was observed; its file being there twice makes no two of it."""
+    data = DataFile(str(tmp_path), [], {"owners": "observed"})
+
+    def both(locks: dict[str, Any]) -> None:
+        take(locks, FORTH)
+        take(locks, BACK)
+
+    with Session(owners="observed", sink=data):
+        locks = {name: ctxcheck.Lock(name=f"store {name}") for name in "AB"}
+        thread = threading.Thread(target=both, args=(locks,))
+        thread.start()
+        thread.join()
+    copy = shutil.copy(str(data.path), tmp_path / "copy.jsonl")
+    once = combined(tmp_path / "combined.jsonl", [str(data.path)])
+    assert once
+    for files in ([str(data.path)], [str(data.path), copy], [str(data.path), str(tmp_path / "combined.jsonl")]):
+        assert [v.grade for v in verdict(files)] == ["unlikely"]
+
+
+def test_orders_that_were_written_by_a_killed_process_count(tmp_path: Path) -> None:
+    """Each order is in the file when the step that showed it is done."""
+    data = DataFile(str(tmp_path), [])
+    session = Session(sink=data)
+    with session:
+        locks = {name: ctxcheck.Lock(name=f"store {name}") for name in "AB"}
+        take(locks, FORTH)
+        killed = shutil.copy(str(data.path), tmp_path / "killed.jsonl")
+    assert [v.rule for v in verdict([killed, process(tmp_path, [BACK])])] == ["CTX001"]
+
+
+# --- the union is a set ---------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """Ten processes, of which some crashed, some took more owners than are kept, and one is of the first version."""
+    folder = tmp_path_factory.mktemp("shards")
+    draw = random.Random(3)
+    files = [
+        process(folder, ["".join(draw.sample("ABCDG", draw.randint(1, 4))) for _ in range(draw.randint(1, 12))],
+                end=draw.random() < 0.7)
+        for _ in range(9)
+    ]  # fmt: skip
+    old = folder / "run.old.1.jsonl"
+    header = {"type": "header", "schema_version": 1, "tool": "ctxcheck", "argv": ["x"], "pid": 1, "started": "2026"}
+    graph = {
+        "classes": [{"key": "store A", "name": "store A", "kind": "lock"}],
+        "edges": [{"from": "store A", "to": "z", "count": 3}],
+    }
+    violation = findings.INVERSION.to_dict()
+    lines = [header, {"type": "violation", "violation": violation}, {"type": "end", "counts": {}, "graph": graph}]
+    old.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return [*files, str(old)]
+
+
+@given(st.data())
+@settings(max_examples=25, deadline=None, phases=[Phase.generate])
+def test_order_grouping_and_repetition_make_no_difference(
+    tmp_path_factory: pytest.TempPathFactory, shards: list[str], data: st.DataObject
+) -> None:
+    folder = tmp_path_factory.mktemp("c")
+    every = combined(folder / "every.jsonl", shards)
+    order = data.draw(st.permutations(shards))
+    assert combined(folder / "permuted.jsonl", order) == every
+    cut = data.draw(st.integers(0, len(order)))
+    overlap = data.draw(st.integers(0, len(order)))
+    left, right = order[:cut], order[min(cut, overlap) :]
+    combined(folder / "l.jsonl", left)
+    combined(folder / "r.jsonl", right)
+    more = data.draw(st.lists(st.sampled_from(shards), max_size=3))
+    again = [str(folder / "r.jsonl"), str(folder / "l.jsonl"), *more]
+    assert combined(folder / "both.jsonl", again) == every
+    assert combined(folder / "twice.jsonl", [str(folder / "both.jsonl")]) == every
+    assert said(verdict([str(folder / "both.jsonl")])) == said(verdict(shards))
+
+
+def test_pruning_in_between_makes_no_difference(
+    tmp_path: Path, shards: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    every = combined(tmp_path / "a.jsonl", shards)
+    monkeypatch.setattr("ctxcheck.witnesses.PRUNE_AFTER", 1)
+    assert combined(tmp_path / "b.jsonl", shards) == every
+
+
+def test_many_owners_of_one_order_dont_add_up(tmp_path: Path) -> None:
+    files = [process(tmp_path, [FORTH] * 12) for _ in range(6)]
+    size = len(combined(tmp_path / "one.jsonl", files[:1]))
+    assert len(combined(tmp_path / "six.jsonl", files)) < 2 * size
+
+
+# --- what isn't to be trusted -----------------------------------------------------------------------
+
+
+def test_a_newer_version_is_refused_and_named(tmp_path: Path) -> None:
+    path = tmp_path / "run.a.1.jsonl"
+    path.write_text('{"type":"header","schema_version":99,"tool":"ctxcheck"}\n')
+    with Store() as store, pytest.raises(DataError, match=r"run\.a\.1\.jsonl: data of schema version 99"):
+        store.add(str(path))
+
+
+def test_a_damaged_line_is_named_and_the_rest_is_kept(tmp_path: Path) -> None:
+    path = Path(process(tmp_path, [FORTH, BACK]))
+    lines = path.read_bytes().splitlines(keepends=True)
+    at = next(i for i, line in enumerate(lines) if b'"violation"' in line)
+    lines[at] = lines[at][:50] + b"\n"
+    path.write_bytes(b"".join(lines))
+    with Store() as store:
+        store.add(str(path))
+        assert store.problems.told() == [f"{path}: line {at + 1}: not JSON"]
+        assert [v.rule for v in merged.verdict(store)] == ["CTX001"]  # by its orders
+
+
+def test_rows_that_refer_to_a_lost_line_are_counted(tmp_path: Path) -> None:
+    path = Path(process(tmp_path, [FORTH, BACK]))
+    lines = path.read_bytes().splitlines(keepends=True)
+    at = next(i for i, line in enumerate(lines) if b'"evidence"' in line)
+    path.write_bytes(b"".join(lines[:at] + lines[at + 1 :]))
+    with Store() as store:
+        store.add(str(path))
+        (problem,) = store.problems.told()
+        assert "of its orders are damaged" in problem
+        assert "CTX001" in {v.rule for v in merged.verdict(store)}  # as the process itself told it
+
+
+SLOW = [HealthCheck.too_slow]
+EVIL = [
+    None, True, -1, 2**63, 10**400, 1.5, "", "x" * 3_000, "\ud800", "\x1b]0;x\x07\u202e", [], [[]], {}, [0] * 5,
+    {"a": []}, float("1e300"),
+]  # fmt: skip
+
+
+def spoil(value: Any, draw: random.Random) -> Any:
+    """A copy of a record with one of its parts replaced, taken out or repeated."""
+    if isinstance(value, (dict, list)) and value and draw.random() < 0.85:
+        copy: Any = dict(value) if isinstance(value, dict) else list(value)
+        key = draw.choice(list(copy) if isinstance(copy, dict) else range(len(copy)))
+        if draw.random() < 0.1:
+            del copy[key]
+        else:
+            copy[key] = spoil(copy[key], draw)
+        return copy
+    return draw.choice(EVIL)
+
+
+@given(st.integers(0, 10**9))
+@example(0)
+@settings(max_examples=100, deadline=None, phases=[Phase.explicit, Phase.generate], suppress_health_check=SLOW)
+def test_no_content_breaks_it(tmp_path_factory: pytest.TempPathFactory, shards: list[str], seed: int) -> None:
+    draw = random.Random(seed)
+    folder = tmp_path_factory.getbasetemp() / "evil"
+    folder.mkdir(exist_ok=True)
+    source = draw.choice(shards)
+    if draw.random() < 0.3:
+        combined(folder / "whole.jsonl", shards[:2])
+        source = str(folder / "whole.jsonl")
+    lines = Path(source).read_text().splitlines()
+    for _ in range(draw.randint(1, 6)):
+        at = draw.randrange(len(lines))
+        try:
+            lines[at] = json.dumps(spoil(json.loads(lines[at]), draw))
+        except ValueError:
+            pass
+    path = folder / "evil.jsonl"
+    path.write_text("\n".join(lines) + "\n")
+    check_that_it_is_read(path, folder)
+
+
+@given(st.data())
+@settings(max_examples=40, deadline=None, phases=[Phase.generate])
+def test_no_bytes_break_it(tmp_path_factory: pytest.TempPathFactory, shards: list[str], data: st.DataObject) -> None:
+    folder = tmp_path_factory.getbasetemp() / "bytes"
+    folder.mkdir(exist_ok=True)
+    content = bytearray(Path(data.draw(st.sampled_from(shards))).read_bytes())
+    for at, byte in data.draw(st.lists(st.tuples(st.integers(0, len(content) - 1), st.integers(0, 255)), max_size=20)):
+        content[at] = byte
+    cut = data.draw(st.integers(0, len(content)))
+    path = folder / "bytes.jsonl"
+    path.write_bytes(content[:cut])
+    check_that_it_is_read(path, folder)
+
+
+def check_that_it_is_read(path: Path, folder: Path) -> None:
+    with Store() as store:
+        try:
+            store.add(str(path))
+            for violation in merged.verdict(store):
+                assert violation.rule
+            store.write(str(folder / "out.jsonl"))
+            list(store.classes())
+            list(store.edges())
+            store.counts()
+        except ConfigError as error:
+            assert "\n" not in str(error)
+        for line in store.problems.told():
+            assert "\n" not in line
+            assert str(path) in line or line.startswith(("and ", "more than "))
+
+
+def test_a_source_file_outside_of_the_project_is_never_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    project, outside = tmp_path / "project", tmp_path / "outside"
+    for folder in (project, outside):
+        folder.mkdir()
+    (outside / "secret.py").write_text("# line 1\nSECRET = 1  # taken\n" * 50)
+    (project / "link.py").symlink_to(outside / "secret.py")
+    (project / "folder").symlink_to(outside)
+    (project / "secret.txt").write_text("SECRET = 1\n" * 100)
+    os.mkfifo(project / "pipe.py")
+    (project / "big.py").write_text("SECRET = 1\n" * 600_000)
+    (project / "own.py").write_text("OWN = 1\n" * 100)
+    (project / "latin.py").write_bytes(b"# -*- coding: nonsense -*-\n" + b"SECRET = '\xe9'\n" * 100)
+    monkeypatch.chdir(project)
+    monkeypatch.syspath_prepend(str(outside))  # linecache looks there for what it doesn't find
+    files = [Path(process(tmp_path / "data", [section])) for section in (FORTH, BACK)]
+    names = [
+        str(outside / "secret.py"), "../outside/secret.py", "link.py", "folder/secret.py", "secret.txt", "pipe.py",
+        "big.py", "secret.py", "<library>/../outside/secret.py", "<ctxcheck>/../../outside/secret.py", "/dev/zero",
+        "/dev/stdin", "", "a\0b.py", "own.py/../../outside/secret.py", f"<library>/{outside}/secret.py", "latin.py",
+        "<library>/os.py", "<library>/json/__init__.py", "/proc/self/environ", "no\x1b[31m.py", ".", "..",
+    ]  # fmt: skip
+    for name in [*names, "own.py"]:
+        for file in files:
+            lines = [json.loads(line) for line in file.read_text().splitlines()]
+            for line in lines:
+                if "files" in line:
+                    line["files"] = [name] * len(line["files"])
+            (tmp_path / f"spoilt.{file.name}").write_text("".join(json.dumps(line) + "\n" for line in lines))
+        found = verdict([str(tmp_path / f"spoilt.{file.name}") for file in files])
+        texts = [s.text + s.before for v in found for s in v.sites]
+        texts += [f.text for v in found for k in v.stacks for f in k.frames]
+        assert texts
+        if name == "own.py":
+            assert any(text.startswith("OWN") for text in texts)
+        else:
+            assert not any(texts), name
+
+
+def test_a_comment_accepts_what_only_all_processes_have(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = []
+    for name, (first, second) in (("forth", "AB"), ("back", "BA")):
+        comment = "  # ctxcheck: allow[CTX001] never together" if name == "back" else ""
+        head = f"def {name}(locks):\n    with locks[{first!r}]:\n"
+        code = f"{head}        with locks[{second!r}]:{comment}\n            pass\n"
+        path = tmp_path / f"{name}.py"
+        path.write_text(code)
+        scope: dict[str, Any] = {}
+        exec(compile(code, str(path), "exec"), scope)
+        monkeypatch.chdir(tmp_path)
+        data = DataFile(str(tmp_path / "data"), [])
+        with Session(sink=data):
+            scope[name]({letter: ctxcheck.Lock(name=f"store {letter}") for letter in "AB"})
+        files.append(str(data.path))
+    (found,) = verdict(files)
+    assert (found.allowed_by, found.allowed_kind, found.allowed_at) == ("never together", "comment", "back.py:3")
+
+
+def test_the_problems_of_a_file_of_nothing_else_are_bounded(tmp_path: Path) -> None:
+    path = tmp_path / "run.a.1.jsonl"
+    path.write_text("x\n" * 10_000)
+    with Store() as store:
+        store.add(str(path))
+        assert len(store.problems.told()) < 30
+        assert store.problems.told()[-1] == "and 9,980 more problems"
+
+
+def test_a_run_that_is_too_long_is_said_to_be_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ctxcheck.recorder.MAX_ROWS", 10)
+    path = process(tmp_path, [FORTH, BACK, "CD"])
+    with Store() as store:
+        store.add(path)
+        assert any("of its orders were too many to be kept" in line for line in store.problems.told())
+        assert [v.rule for v in merged.verdict(store)] == ["CTX001"]  # as the process itself told it
+
+
+def test_the_first_version_of_a_record_is_still_read(shards: list[str]) -> None:
+    with Store() as store:
+        store.add(shards[-1])
+        assert list(store.edges()) == [("store A", "z", 3)]
+        assert list(store.classes()) == [("store A", "store A", "lock"), ("z", "z", "lock")]
+        assert [v.fingerprint for v in merged.verdict(store)] == [findings.INVERSION.fingerprint]
+
+
+def test_reading_a_combined_file_has_no_bound_that_a_run_has(tmp_path: Path, shards: list[str]) -> None:
+    every = combined(tmp_path / "combined.jsonl", shards)
+    _, _, problems = read(str(tmp_path / "combined.jsonl"), max_file=len(every) // 2)
+    assert problems == []
+    assert datafile.MAX_COMBINED > datafile.MAX_FILE
