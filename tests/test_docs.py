@@ -14,8 +14,6 @@ DOCS = PROJECT / "docs"
 PAGES = sorted(DOCS.rglob("*.md"))
 #: Those that aren't generated from pages with tests of their own.
 WRITTEN = [page for page in PAGES if page.parent != DOCS / "rules"]
-#: Pages that the index names and that come with their features.
-COMING: set[str] = set()
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 
 
@@ -42,8 +40,6 @@ def test_links_lead_somewhere(page: Path) -> None:
             continue
         path, _, anchor = target.partition("#")
         file = (page.parent / path).resolve() if path else page
-        if file.parent == DOCS and file.name in COMING and not file.exists():
-            continue
         assert file.exists(), f"{name(page)}: {target}"
         if anchor and file.suffix == ".md":
             assert anchor in anchors(file), f"{name(page)}: {target}"

@@ -85,6 +85,22 @@ def test_a_lock_that_is_held_where_a_finalizer_that_takes_it_can_run(cycle: bool
     assert any("Holder.__del__()" in note for v in session.violations for note in v.notes)
 
 
+def test_a_finalizer_that_is_marked_is_one_as_well() -> None:
+    lock = ctxcheck.Lock(name="f.marked")
+
+    class Marked:
+        @ctxcheck.allow("CTX004", reason="known")
+        def __del__(self) -> None:
+            with lock:
+                pass
+
+    with ctxcheck.checking() as session:
+        Marked()
+        with lock:
+            pass
+    assert [(v.rule, v.allowed_by) for v in session.violations] == [("CTX004", "known")]
+
+
 @pytest.mark.parametrize(
     "take",
     [

@@ -607,3 +607,19 @@ with ctxcheck.checking() as session:
 """
     done = run(code)
     assert (done.returncode, done.stdout, done.stderr) == (5, "7\n[] []\n", "")
+
+
+def test_a_handler_that_is_marked_is_one_as_well() -> None:
+    lock = ctxcheck.Lock(name="s.marked")
+
+    @ctxcheck.allow("CTX004", reason="known")
+    def handler(number: int, frame: object) -> None:
+        with lock:
+            pass
+
+    with ctxcheck.checking() as session:
+        signal.signal(USR1, handler)
+        signal.raise_signal(USR1)
+        with lock:
+            pass
+    assert [(v.rule, v.allowed_by) for v in session.violations] == [("CTX004", "known")]

@@ -22,7 +22,7 @@ from ctxcheck.engine.finalizing import wrappers
 from ctxcheck.engine.interrupts import Begun, begin
 from ctxcheck.engine.owner import OFF, VOID, OwnerState
 from ctxcheck.engine.raw import get_frame
-from ctxcheck.engine.sites import is_own
+from ctxcheck.engine.sites import PACKAGE_DIR
 from ctxcheck.engine.usage import COLLECTOR
 from ctxcheck.probes.collector import collecting, enter, leave
 from ctxcheck.probes.patches import Patches
@@ -63,8 +63,13 @@ def watch_processes(patches: Patches, module: Any) -> None:
 def adopt(cls: type, live: list[bool]) -> None:
     """Wrap the ``__del__`` of a class, if it has one of its own that is a plain function and none of ours."""
     found = _attributes(cls).get(NAME)
-    if type(found) is FunctionType and found.__code__ is not _CODE and not is_own(found.__code__):
+    if type(found) is FunctionType and found.__code__ is not _CODE and not _is_ours(found.__code__):
         _replace(cls, _wrapped(found, live))
+
+
+def _is_ours(code: CodeType) -> bool:
+    # not a marker's wrapper: that is the program's function
+    return code.co_filename.startswith(PACKAGE_DIR)
 
 
 def _replace(cls: type, function: FunctionType) -> None:

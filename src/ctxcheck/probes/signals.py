@@ -19,7 +19,7 @@ from ctxcheck.engine import interrupts, slowpath
 from ctxcheck.engine.classes import ContextStep
 from ctxcheck.engine.owner import VOID, Node, OwnerState
 from ctxcheck.engine.raw import get_ident, is_main_thread
-from ctxcheck.engine.sites import is_own
+from ctxcheck.engine.sites import PACKAGE_DIR
 from ctxcheck.engine.usage import WITHIN
 from ctxcheck.probes.patches import Patches
 
@@ -159,7 +159,9 @@ def _is_checked(handler: Any) -> bool:
         import signal
 
         return handler is not signal.default_int_handler
-    return not is_own(code) and getattr(handler, "__module__", "") != "asyncio.unix_events"
+    # a marker's wrapper is the program's function
+    ours = code.co_filename.startswith(PACKAGE_DIR)
+    return not ours and getattr(handler, "__module__", "") != "asyncio.unix_events"
 
 
 def name_of(number: Any) -> str:
