@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import logging
 import queue
 import threading
 from collections.abc import Callable, Coroutine
@@ -278,6 +279,42 @@ def test_waits_for_threads(name: str, call: Callable[[Any, Any], Any]) -> None:
     session = run(main)
     assert found(session) == [("CTX103", "certain")]
     assert f"`{name}`" in session.violations[0].message
+
+
+@pytest.mark.usefixtures("probes")
+def test_a_wait_is_told_once_and_not_what_the_library_waits_for_inside() -> None:
+    async def main() -> None:
+        go = threading.Event()
+        with concurrent.futures.ThreadPoolExecutor(1) as pool:
+            job = pool.submit(go.wait)
+            with pytest.raises(concurrent.futures.TimeoutError):
+                job.result(timeout=0.001)
+            empty: Any = queue.Queue()
+            with pytest.raises(queue.Empty):
+                empty.get(timeout=0.001)
+            go.set()
+
+    calls = {v.message.split("`")[1] for v in run(main).violations}
+    assert calls == {"Future.result", "Queue.get", "Executor.shutdown"}
+
+
+@pytest.mark.usefixtures("probes")
+def test_a_log_that_is_written_to_a_file_is_no_slow_lock(tmp_path: Any) -> None:
+    logger = logging.getLogger("ctxcheck.tests.slow")
+    logger.propagate = False
+    handler = logging.FileHandler(tmp_path / "log.txt")
+    logger.addHandler(handler)
+
+    async def main() -> None:
+        logger.warning("on the loop")
+        await asyncio.to_thread(logger.warning, "in a thread")
+
+    try:
+        session = run(main)
+    finally:
+        logger.removeHandler(handler)
+        handler.close()
+    assert [(v.rule, v.grade) for v in session.violations] == [("CTX103", "unlikely")]
 
 
 def _queue(kind: Any = queue.Queue) -> Any:

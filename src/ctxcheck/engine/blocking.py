@@ -170,7 +170,7 @@ def judge(
         if where.exempt or released is not None:
             fine = False  # the same call may come from elsewhere, or give back another one
         if not where.exempt:
-            engine.of(state).slow.over(state, call, held, where.trace)
+            engine.of(state).slow.over(state, call, held, where)
     if fine and state.cur is cur and engine.room():
         cur[call.step] = KNOWN
 

@@ -25,7 +25,7 @@ from ctxcheck.engine.rules import Grade
 from ctxcheck.engine.sites import Trace
 
 if TYPE_CHECKING:
-    from ctxcheck.engine.blocking import Blocking
+    from ctxcheck.engine.blocking import Blocking, Where
     from ctxcheck.engine.ledger import Ledger
     from ctxcheck.engine.validator import Validator
 
@@ -98,11 +98,12 @@ class Slow:
         if _keep(places, key, Taken(state.owner, reason, node.trace, guards, mode.timed, allowed, state.origin)):
             self._tell(state, lock_class)
 
-    def over(self, state: OwnerState, call: Blocking, held: list[Node], trace: Trace) -> None:
+    def over(self, state: OwnerState, call: Blocking, held: list[Node], where: Where) -> None:
         """``state`` is about to make a call that may block, and is allowed to, with these ``held`` (:func:`holds`).
 
         May raise what ``on_finding`` raises.
         """
+        trace = where.trace
         engine = self._engine
         allowed = engine.allowed(state.cur, "CTX105")
         for node in held:
@@ -110,7 +111,7 @@ class Slow:
             assert lock_class is not None
             places = self._over.setdefault(lock_class, {})
             key = (state.owner.thread.serial, call.name, *_place(trace), allowed is None)
-            if key in places or _is_librarys(node, call, trace):
+            if key in places or _is_librarys(node, call, where.full):
                 continue
             state.owner.learn_name()
             entry, guards = engine.entry(node), guards_of([n for n in held if n is not node])

@@ -184,13 +184,13 @@ def watch_base(patches: Patches, module: Any) -> None:
 
         return as_completed
 
-    patches.wrap(future, "result", waits("Future.result"))
-    patches.wrap(future, "exception", waits("Future.exception"))
+    patches.wrap(future, "result", waits("Future.result"), covers=True)
+    patches.wrap(future, "exception", waits("Future.exception"), covers=True)
     patches.wrap(future, "done", done)
     patches.wrap(future, "_invoke_callbacks", callbacks)
     patches.wrap(future, "add_done_callback", adds)
     for name, make in (("wait", wait), ("as_completed", as_completed)):
-        patches.wrap(module, name, make)
+        patches.wrap(module, name, make, covers=True)
 
 
 def watch_package(patches: Patches, module: Any) -> None:
@@ -273,6 +273,6 @@ def watch_pools(patches: Patches, module: Any) -> None:
 
     patches.wrap(executor, "__init__", init)
     patches.wrap(executor, "submit", submit)
-    patches.wrap(executor, "shutdown", shutdown)
+    patches.wrap(executor, "shutdown", shutdown, covers=True)
     patches.wrap(item, "__init__", item_init)
     patches.wrap(item, "run", run)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final, cast, final
 
+from ctxcheck.engine.blocking import covering
+
 _MISSING: Final = object()
 
 
@@ -41,9 +43,12 @@ class Patches:
         self._done.append((owner, name, _own(owner).get(name, _MISSING), new))
         setattr(owner, name, new)
 
-    def wrap(self, owner: Any, name: str, make: Callable[[Any, Callable[[], bool]], Any]) -> None:
+    def wrap(
+        self, owner: Any, name: str, make: Callable[[Any, Callable[[], bool]], Any], *, covers: bool = False
+    ) -> None:
         """Put ``make(original, live)`` in the place of ``owner.name``; it gets the original's name and docstring.
 
+        ``covers``: nothing of the program's own runs inside, so that it is told of, and not the calls that it makes.
         Does nothing where there is no such function: other versions of Python may have none.
         """
         original = getattr(owner, name, None)
@@ -54,6 +59,8 @@ class Patches:
             if hasattr(original, attribute):
                 setattr(new, attribute, getattr(original, attribute))
         new.__wrapped__ = original
+        if covers:
+            covering.add(new.__code__)
         self.replace(owner, name, new)
 
     def restore(self) -> None:

@@ -86,10 +86,10 @@ def watch(patches: Patches, module: Any) -> None:
         return join
 
     patches.wrap(queue, "__init__", init)
-    patches.wrap(queue, "get", get)
-    patches.wrap(queue, "put", put)
+    patches.wrap(queue, "get", get, covers=True)
+    patches.wrap(queue, "put", put, covers=True)
     patches.wrap(queue, "task_done", task_done)
-    patches.wrap(queue, "join", join)
+    patches.wrap(queue, "join", join, covers=True)
     if getattr(module.SimpleQueue, "__module__", "") == "_queue":
         patches.replace(module, "SimpleQueue", _simple_queue(module.SimpleQueue, patches))
 

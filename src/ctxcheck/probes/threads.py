@@ -79,7 +79,7 @@ def watch(patches: Patches) -> None:
 
     patches.wrap(thread, "start", start)
     patches.wrap(thread, "_bootstrap_inner", bootstrap)
-    patches.wrap(thread, "join", join)
+    patches.wrap(thread, "join", join, covers=True)
     patches.wrap(thread, "is_alive", alive)
 
 
