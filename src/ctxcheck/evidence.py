@@ -25,11 +25,13 @@ from types import CodeType
 from typing import Any, Final, TypeVar, cast
 
 from ctxcheck.engine import classes as kinds
-from ctxcheck.engine.classes import Kind, Level, LockClass, Mode
+from ctxcheck.engine.classes import EVENT_LOOP, EVERYTHING, WITH, ContextStep, Kind, Level, LockClass, Mode
 from ctxcheck.engine.errors import ConfigError
+from ctxcheck.engine.findings import Entry
 from ctxcheck.engine.graph import Witness
 from ctxcheck.engine.owner import Owner
 from ctxcheck.engine.sites import EMPTY, MAX_DEPTH, Trace, resolve
+from ctxcheck.engine.slow import Over, Taken
 from ctxcheck.engine.union import Union
 from ctxcheck.engine.uses import DOUBTS, Doubt, Use
 from ctxcheck.engine.validator import Validator
@@ -125,6 +127,12 @@ class _Writer:
                 for target, places in union.senders.items()
                 for place, sender in places.items()
             ],
+            "taken": [
+                [self._class(c), self._taken(place)] for c, places in union.taken.items() for place in places.values()
+            ],
+            "over": [
+                [self._class(c), self._over(place)] for c, places in union.over.items() for place in places.values()
+            ],
             "joins": self._classes(union.joins),
             "handed_over": self._classes(union.handed_over),
         }
@@ -198,6 +206,23 @@ class _Writer:
         ]  # fmt: skip
 
 
+    def _taken(self, place: Taken) -> list[Any]:
+        step = place.inside.step
+        label = step.label if isinstance(step, ContextStep) and step is not EVENT_LOOP else ""
+        return [
+            self._owner(place.owner), self._guards(place.guards), self._origin(place.origin), label,
+            self._trace(place.inside.trace), self._trace(place.trace), place.timed, place.allowed,
+        ]  # fmt: skip
+
+    def _over(self, place: Over) -> list[Any]:
+        mode = place.held.step.mode
+        return [
+            self._owner(place.owner), self._guards(place.guards), self._origin(place.origin),
+            mode.name if mode is not None else WITH.name, self._trace(place.held.trace), place.call,
+            self._trace(place.trace), place.allowed,
+        ]  # fmt: skip
+
+
 def _to_portable(filename: str) -> str:
     if filename.startswith(_HOME):
         return _LIBRARY + filename[len(_HOME) :].replace(os.sep, "/")
@@ -258,6 +283,12 @@ class _Reader:
             where = (self._own_name(_text(file)), _text(function), _number(position))
             needed = {_pick(classes, i) for i in _list(needs)}
             self._union.sender(_pick(classes, target), where, needed, woke=woke is True)
+        for row in _rows(document, "taken"):
+            lock_class, place = _list(row)
+            self._read_taken(_pick(classes, lock_class), _list(place), body)
+        for row in _rows(document, "over"):
+            lock_class, place = _list(row)
+            self._read_over(_pick(classes, lock_class), _list(place), body)
         self._union.joins.update(_pick(classes, i) for i in _rows(document, "joins"))
         self._union.handed_over.update(_pick(classes, i) for i in _rows(document, "handed_over"))
         self._union.seen.update(classes)
@@ -374,6 +405,35 @@ class _Reader:
                     self._union.hold(lock_class, masked, use)
 
             self._later.append(put)
+
+
+    def _read_taken(self, lock_class: LockClass, row: list[Any], body: _Body) -> None:
+        owner, guards, origin, label, began, at, timed, reason = row
+        by, under, where = body.who(owner, guards, origin)
+        step = ContextStep("atomic", _text(label), EVERYTHING) if label else EVENT_LOOP
+        first, trace = body.trace(began), body.trace(at)
+        allowed = None if reason is None else _text(reason)
+
+        def put(places: _Places) -> None:
+            inside = Entry(step, places.trace(first), False)
+            self._union.place(
+                lock_class, Taken(by, inside, places.trace(trace), under, timed is True, allowed, where)
+            )
+
+        self._later.append(put)
+
+    def _read_over(self, lock_class: LockClass, row: list[Any], body: _Body) -> None:
+        owner, guards, origin, mode, began, call, at, reason = row
+        by, under, where = body.who(owner, guards, origin)
+        step = lock_class.step(_MODES[_text(mode)])
+        name, first, trace = _text(call), body.trace(began), body.trace(at)
+        allowed = None if reason is None else _text(reason)
+
+        def put(places: _Places) -> None:
+            held = Entry(step, places.trace(first), False)
+            self._union.place(lock_class, Over(by, held, name, places.trace(trace), under, allowed, where))
+
+        self._later.append(put)
 
 
 class _Body:

@@ -162,3 +162,32 @@ def test_what_a_crashed_worker_had_found_survives(suite: Suite) -> None:
     assert "no lock data from gw0: it crashed" in done.text
     lines = [line for file in (suite.path / ".ctxcheck").glob("*.jsonl") for line in file.read_text().splitlines()]
     assert any('"CTX101"' in line and "test_it.py::test_finds" in line for line in lines)
+
+
+SLOW = """
+import asyncio, threading, time
+
+lock = threading.Lock()
+
+def test_thread():
+    with lock:
+        time.sleep(0.0001)
+
+def test_loop():
+    async def main():
+        with lock:
+            pass
+    asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize("options", [(), ("test_slow.py::test_loop", "test_slow.py::test_thread"), ("-n", "2")])
+def test_a_lock_that_one_test_holds_for_long_and_another_takes_on_a_loop(
+    suite: Suite, options: tuple[str, ...]
+) -> None:
+    suite.write(test_slow=SLOW)
+    found = suite.run(*options, plugins=("xdist",) if "-n" in options else ())
+    assert found.status == 1
+    assert "FAILED" not in found.tests.values()
+    seen = "the slow call was seen in test_slow.py::test_thread, the acquire in test_slow.py::test_loop"
+    assert seen in " ".join(found.text.split())

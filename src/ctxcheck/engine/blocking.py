@@ -98,8 +98,11 @@ _ONCE_FUNCTIONS: Final = frozenset(
 #: Folders of what watches a program while it runs: what these call themselves is no part of it.
 _TOOLS: Final = tuple(
     f"{os.sep}site-packages{os.sep}{name}{os.sep}"
-    for name in ("coverage", "_pytest", "pluggy", "debugpy", "_pydevd_bundle", "_pydev_bundle", "pydevd_plugins")
-)
+    for name in (
+        "coverage", "_pytest", "pluggy", "xdist", "execnet", "debugpy", "_pydevd_bundle", "_pydev_bundle",
+        "pydevd_plugins",
+    )
+)  # fmt: skip
 _THREADING: Final = "threading"
 #: Calls that are remembered by their names; a program that makes them up at run time must not fill the memory.
 MAX_NAMES: Final = 1_000
@@ -203,13 +206,15 @@ def look_around() -> Where:
         frame = frame.f_back
     codes: list[CodeType] = []
     lastis: list[int] = []
-    exempt = logs = False
+    exempt = logs = decided = False
     while frame is not None and len(codes) < MAX_DEPTH:
         code = frame.f_code
         if code in steps_of_loops:
             break
         package = package_of(code.co_filename)
-        watches = not codes and not package and any(folder in code.co_filename for folder in _TOOLS)
+        # the first one that isn't the library's: it decides what is called
+        watches = not (package or decided) and any(folder in code.co_filename for folder in _TOOLS)
+        decided = decided or not package
         if watches or code in covering or package in _ONCE or (package, code.co_name) in _ONCE_FUNCTIONS:
             exempt = True
         elif package:

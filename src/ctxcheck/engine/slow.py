@@ -14,11 +14,14 @@ Changes need no lock: each is one atomic operation, and what is lost to a race i
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TypeVar, final
 
 from ctxcheck.engine.blame import package_of
 from ctxcheck.engine.classes import FREE, LockClass
 from ctxcheck.engine.findings import Entry, Finding, SlowFacts
+from ctxcheck.engine.grading import Owners
 from ctxcheck.engine.nesting import guards_of
 from ctxcheck.engine.owner import Node, Owner, OwnerState
 from ctxcheck.engine.rules import Grade
@@ -95,7 +98,7 @@ class Slow:
         if key in places:
             return
         reason, guards = engine.entry(because), guards_of(held)
-        if _keep(places, key, Taken(state.owner, reason, node.trace, guards, mode.timed, allowed, state.origin)):
+        if keep(places, key, Taken(state.owner, reason, node.trace, guards, mode.timed, allowed, state.origin)):
             self._tell(state, lock_class)
 
     def over(self, state: OwnerState, call: Blocking, held: list[Node], where: Where) -> None:
@@ -115,7 +118,7 @@ class Slow:
                 continue
             state.owner.learn_name()
             entry, guards = engine.entry(node), guards_of([n for n in held if n is not node])
-            if _keep(places, key, Over(state.owner, entry, call.name, trace, guards, allowed, state.origin)):
+            if keep(places, key, Over(state.owner, entry, call.name, trace, guards, allowed, state.origin)):
                 self._tell(state, lock_class)
 
     def _tell(self, state: OwnerState, lock_class: LockClass) -> None:
@@ -133,40 +136,60 @@ class Slow:
         return [finding for lock_class in classes if (finding := self._judge(lock_class)) is not None]
 
     def _judge(self, lock_class: LockClass) -> Finding | None:
-        """The clearest pair of places of one class; None if there is none."""
-        best: tuple[tuple[int, bool, bool, tuple[Any, ...]], Taken, Over] | None = None
-        for taken in list(self._taken.get(lock_class, {}).values()):
-            for over in list(self._over.get(lock_class, {}).values()):
-                if any(self._ledger.is_single(guard) for guard in taken.guards & over.guards):
-                    continue  # who has that one doesn't wait for this one: it is told of that one
-                alone = over.owner.thread is taken.owner.thread
-                accepted = (taken.allowed or over.allowed) is not None
-                order = (taken.sort_key(), over.sort_key())
-                rank = (2 * alone + taken.timed, accepted, alone, order)
-                if best is None or rank < best[0]:
-                    best = (rank, taken, over)
-        if best is None:
-            return None
-        (_, _, alone, _), taken, over = best
-        grade: Grade = "possible"
-        why: Literal["", "alone", "timed", "handed over"] = ""
-        if lock_class.handed_over:
-            grade, why = "unlikely", "handed over"
-        elif alone and self._engine.owners == "observed":
-            grade, why = "unlikely", "alone"
-        elif taken.timed:
-            grade, why = "unlikely", "timed"
-        identity = (lock_class.key, taken.trace.function(), over.call, over.trace.function())
-        facts = SlowFacts(lock_class, taken, over, why)
-        allowed = taken.allowed or over.allowed
-        return Finding("CTX105", grade, over.owner, over.trace, identity, facts, (lock_class,), allowed)
+        taken, over = self._taken.get(lock_class, {}), self._over.get(lock_class, {})
+        return judge(
+            lock_class, list(taken.values()), list(over.values()), self._engine.owners, self._ledger.is_single
+        )
+
+    def places(self) -> Iterator[tuple[LockClass, Taken | Over]]:
+        """Every place that is kept."""
+        for lock_class, taken in list(self._taken.items()):
+            for place in list(taken.values()):
+                yield lock_class, place
+        for lock_class, over in list(self._over.items()):
+            for call in list(over.values()):
+                yield lock_class, call
+
+
+def judge(
+    lock_class: LockClass,
+    takens: Iterable[Taken],
+    overs: Iterable[Over],
+    owners: Owners,
+    is_single: Callable[[LockClass], bool],
+) -> Finding | None:
+    """The clearest pair of places of one class; None if there is none."""
+    best: tuple[tuple[int, bool, bool, tuple[Any, ...]], Taken, Over] | None = None
+    for taken, over in itertools.product(takens, overs):
+        if any(map(is_single, taken.guards & over.guards)):
+            continue  # who has that one doesn't wait for this one: it is told of that one
+        alone = over.owner.thread is taken.owner.thread
+        accepted = (taken.allowed or over.allowed) is not None
+        rank = (2 * alone + taken.timed, accepted, alone, (taken.sort_key(), over.sort_key()))
+        if best is None or rank < best[0]:
+            best = (rank, taken, over)
+    if best is None:
+        return None
+    (_, _, alone, _), taken, over = best
+    grade: Grade = "possible"
+    why: Literal["", "alone", "timed", "handed over"] = ""
+    if lock_class.handed_over:
+        grade, why = "unlikely", "handed over"
+    elif alone and owners == "observed":
+        grade, why = "unlikely", "alone"
+    elif taken.timed:
+        grade, why = "unlikely", "timed"
+    identity = (lock_class.key, taken.trace.function(), over.call, over.trace.function())
+    facts = SlowFacts(lock_class, taken, over, why)
+    allowed = taken.allowed or over.allowed
+    return Finding("CTX105", grade, over.owner, over.trace, identity, facts, (lock_class,), allowed)
 
 
 _K = TypeVar("_K")
 _V = TypeVar("_V", Taken, Over)
 
 
-def _keep(places: dict[_K, _V], key: _K, place: _V) -> bool:
+def keep(places: dict[_K, _V], key: _K, place: _V) -> bool:
     """Keep a place, and the first ones by their order if there are too many: whichever came first."""
     if len(places) >= MAX_PLACES:
         last = max(places, key=lambda k: places[k].sort_key())

@@ -24,6 +24,8 @@ from ctxcheck.engine.graph import ENOUGH_OWNERS, MAX_WITNESSES, Edge, Evidence, 
 from ctxcheck.engine.interrupts import hazard_findings
 from ctxcheck.engine.orders import order_finding
 from ctxcheck.engine.owner import Owner
+from ctxcheck.engine.slow import Over, Taken, keep
+from ctxcheck.engine.slow import judge as judge_slow
 from ctxcheck.engine.usage import COLLECTOR, PAUSED, Usage
 from ctxcheck.engine.uses import Use, Uses
 from ctxcheck.engine.verdict import components, judge
@@ -113,13 +115,15 @@ class Union:
     was seen anywhere.
     """
 
-    __slots__ = ("edges", "handed_over", "held", "joins", "seen", "senders", "used")
+    __slots__ = ("edges", "handed_over", "held", "joins", "over", "seen", "senders", "taken", "used")
 
     def __init__(self) -> None:
         self.edges: dict[Edge, Pool] = {}
         self.used: dict[tuple[str, LockClass], dict[tuple[Any, ...], list[Use]]] = {}
         self.held: dict[tuple[LockClass, frozenset[str]], dict[tuple[Any, ...], list[Use]]] = {}
         self.senders: dict[LockClass, dict[Place, Sender]] = {}
+        self.taken: dict[LockClass, dict[tuple[Any, ...], Taken]] = {}
+        self.over: dict[LockClass, dict[tuple[Any, ...], Over]] = {}
         self.joins: set[LockClass] = set()
         self.handed_over: set[LockClass] = set()
         self.seen: set[LockClass] = set()
@@ -157,6 +161,9 @@ class Union:
                     self.hold(lock_class, masked, _with(hold, keeps_out, origin_of))
         for target, place, needs, woke in ledger.waits.senders():
             self.sender(target, place, needs, woke=woke)
+        for slow_class, at in ledger.slow.places():
+            guards = frozenset(filter(keeps_out, at.guards))
+            self.place(slow_class, at._replace(guards=guards, origin=origin_of(at.owner, at.origin)))
         self.handed_over |= handed_over
         self.seen.update(engine.seen)
 
@@ -176,6 +183,12 @@ class Union:
         for target, places in other.senders.items():
             for place, sender in places.items():
                 self.sender(target, place, sender.needs, woke=sender.woke)
+        for slow_class, taken in other.taken.items():
+            for at in taken.values():
+                self.place(slow_class, at)
+        for slow_class, over in other.over.items():
+            for call in over.values():
+                self.place(slow_class, call)
         self.joins |= other.joins
         self.handed_over |= other.handed_over
         self.seen |= other.seen
@@ -222,6 +235,13 @@ class Union:
         sender.needs.update(needs)
         sender.woke = sender.woke or woke
 
+    def place(self, lock_class: LockClass, place: Taken | Over) -> None:
+        """A class is taken where nobody may wait for long, or held over a call that may block."""
+        if isinstance(place, Taken):
+            keep(self.taken.setdefault(lock_class, {}), (place.owner.thread.serial, *place.sort_key()), place)
+        else:
+            keep(self.over.setdefault(lock_class, {}), (place.owner.thread.serial, *place.sort_key()), place)
+
     # --- judging ------------------------------------------------------------------
 
     def doubtful(self) -> set[Edge]:
@@ -234,7 +254,7 @@ class Union:
         return found
 
     def findings(self, owners: Owners = "assumed") -> list[Finding]:
-        """What all of it comes to (CTX001, CTX004, CTX005, CTX006), also what one place alone has told of already.
+        """What all of it comes to (CTX001, CTX004 to CTX006, CTX105), also what one place alone has told of already.
 
         O(edges) and the verdict's bounded search.
         """
@@ -257,6 +277,10 @@ class Union:
             usage.used.setdefault(context, {})[lock_class] = _uses(ways)
         for (lock_class, masked), ways in self.held.items():
             usage.held.setdefault(lock_class, {})[masked] = _uses(ways)
+        for lock_class in sorted(self.taken.keys() & self.over.keys(), key=lambda c: c.key):
+            takens, overs = self.taken[lock_class].values(), self.over[lock_class].values()
+            slow = judge_slow(lock_class, takens, overs, owners, _always)
+            found += [slow] if slow is not None else []
         return found + hazard_findings(usage.judge().found)
 
 

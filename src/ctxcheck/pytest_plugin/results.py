@@ -17,7 +17,7 @@ import pytest
 
 from ctxcheck import baseline, evidence, outputs
 from ctxcheck.engine.errors import ConfigError
-from ctxcheck.engine.findings import Finding, InterruptFacts, OrderFacts
+from ctxcheck.engine.findings import Finding, InterruptFacts, OrderFacts, SlowFacts
 from ctxcheck.engine.origins import BACKGROUND, outliving
 from ctxcheck.engine.rules import GRADES
 from ctxcheck.engine.violations import Counts, Violation
@@ -295,12 +295,17 @@ def _origins(finding: Finding) -> list[str]:
     facts = finding.facts
     if isinstance(facts, (OrderFacts, InterruptFacts)):
         return sorted({w.origin for w in facts.cycle.witnesses} - {""})
+    if isinstance(facts, SlowFacts):
+        return sorted({facts.taken.origin, facts.over.origin} - {""})
     return []
 
 
 def _labelled(violation: Violation, finding: Finding, origins: list[str]) -> Violation:
     """Say of each order in which test it was seen."""
     facts = finding.facts
+    if isinstance(facts, SlowFacts) and len(origins) > 1:
+        where = f"the slow call was seen in {facts.over.origin}, the acquire in {facts.taken.origin}"
+        return violation.replace(notes=(where, *violation.notes))
     if not isinstance(facts, OrderFacts) or len(origins) < 2:
         return violation
     classes = facts.cycle.classes
