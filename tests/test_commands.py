@@ -156,7 +156,7 @@ def test_debug_sys_says_what_is_put_in_place(ctxcheck: Run) -> None:
         (["report", "program.p"], "program.p: no such file or folder; did you mean 'program.py'?"),
         (["combine", "nowhere"], "nowhere: no such file or folder"),
         (["graph", "--format", "dott"], "--format: unknown value 'dott'; allowed: dot, mermaid, json; did you"),
-        (["reprot"], "unknown command 'reprot'; allowed: run, explain"),
+        (["reprot"], "unknown command 'reprot'; allowed: run, probes, explain"),
         (["report", "--ouput", "x"], "report: unknown option --ouput; did you mean --output?"),
         (["report", "--output", "jsn"], "did you mean 'json'?"),
         (["report", "--fail-on", "posible"], "did you mean 'possible'?"),

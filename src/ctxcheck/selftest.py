@@ -28,11 +28,11 @@ class Outcome(NamedTuple):
 
 def cases() -> dict[str, Any]:
     """The names of the module with the calls (``probes/cases.py``), as a program's own module."""
-    import importlib.util
+    import importlib.resources
 
-    spec: Any = importlib.util.find_spec("ctxcheck.probes.cases")
+    source = importlib.resources.files("ctxcheck.probes").joinpath("cases.py").read_text("utf-8")
     names: dict[str, Any] = {"__name__": "ctxcheck_selftest"}
-    exec(compile(spec.loader.get_source("ctxcheck.probes.cases"), _FILENAME, "exec"), names)  # our own file
+    exec(compile(source, _FILENAME, "exec"), names)  # our own file
     return names
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 import textwrap
 from pathlib import Path
@@ -340,7 +341,7 @@ def test_a_damaged_line_is_skipped_and_said(ctxcheck: Run) -> None:
     result = ctxcheck("run", "program.py", code=code)
     assert result.returncode == 1
     assert "warning: run." in result.stdout
-    assert "line 3: not JSON: skipped" in result.stdout
+    assert re.search(r"line \d+: not JSON: skipped", result.stdout)
 
 
 def violation(grade: Any = "possible", **changes: Any) -> Violation:
