@@ -244,6 +244,26 @@ def test_the_outermost_call_that_people_wrote_is_told_and_no_other() -> None:
     assert "`os.popen`" in on_a_loop(lambda: os.popen("exit 0").close())[0]
 
 
+def test_a_file_has_the_name_that_the_interpreter_gives_it(tmp_path: Path) -> None:
+    class Number:
+        def __init__(self, number: int) -> None:
+            self.number = number
+
+        def __index__(self) -> int:
+            return self.number
+
+    path = tmp_path / "file"
+    path.write_text("x")
+    opened: Any = open
+    for file in (path, str(path), bytes(path)):
+        for mode in ("r", "rb"):
+            with opened(file, mode) as ours, opened.__wrapped__(file, mode) as theirs:
+                assert ours.name == theirs.name
+                assert type(ours.name) is type(theirs.name)
+    with opened(path) as file, opened(Number(file.fileno()), closefd=False) as again:
+        assert again.read() == "x"
+
+
 def test_what_is_opened_and_read_in_one_place_is_told_once(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_text("x\n" * 5)

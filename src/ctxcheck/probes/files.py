@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import io
 import itertools
+import os
 import sys
 from collections.abc import Callable
 from types import CodeType, FrameType
@@ -213,6 +214,8 @@ def opener(original: Any, live: Callable[[], bool]) -> Any:
 
                 warnings.warn("'encoding' argument not specified", EncodingWarning, stacklevel=2)
                 encoding = "locale"
+            if type(file) is not str and hasattr(type(file), "__fspath__"):
+                file = os.fspath(file)  # a file's name is what is left of a path, never the path object
             raw = raw_class(file, how.raw, closefd, opener)
             if inside and not st.cur.allows & BLOCK:
                 raw._opener_code = _program()

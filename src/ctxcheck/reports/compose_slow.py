@@ -63,9 +63,10 @@ def write_loop(draft: Draft, facts: SleepFacts) -> None:
     draft.stack("stack", finding.owner, facts.full if facts.full.codes else finding.trace)
     if facts.why:
         draft.note(facts.why)
+    if finding.grade == "unlikely":  # why, first: the short form shows that alone
+        draft.note("it writes a log, a line at a time: rarely slow, unless the disk is")
     draft.note("it may have returned at once this time; the rule is about the time when it doesn't")
     if finding.grade == "unlikely":
-        draft.note("it writes a log, a line at a time: rarely slow, unless the disk is")
         draft.help("let the loop's code log to a `logging.handlers.QueueHandler`, and a `QueueListener` write the file")
     else:
         draft.help(_INSTEAD.get(facts.what, ""))
@@ -130,13 +131,14 @@ def write_slow(draft: Draft, facts: SlowFacts) -> None:
     draft.held.append(name)
     draft.stack("stack of the slow call", over.owner, over.trace)
     draft.stack("stack of the acquire", taken.owner, taken.trace)
-    draft.note("neither place is wrong alone: a short critical section may be entered there")
+    # the short form shows the first note alone: there, why it is doubted
     if facts.why == "alone":
         draft.note(f"only {holder} was seen to take {lock}, so that nobody waited for it")
     elif facts.why == "timed":
         draft.note("the acquire gives up after a while")
     elif facts.why == "handed over":
         draft.note(f"{lock} is released by others than took it, so that what is done meanwhile isn't under it")
+    draft.note("neither place is wrong alone: a short critical section may be entered there")
     draft.made_at([facts.lock_class])
     block = draft.block(over.held.trace)
     outside = f"before or after {block}" if block else f"without {lock}"
