@@ -522,3 +522,72 @@ def test_what_the_loop_itself_does_under_its_own_lock_keeps_no_other_task_waitin
             sleep()  # CTX103, and that is all
 
     assert found(run(main)) == [("CTX103", "certain")]
+
+
+# --- pools ----------------------------------------------------------------------------------
+
+
+def square(x: int) -> int:
+    return x * x
+
+
+@pytest.mark.usefixtures("probes")
+def test_a_pool_whose_jobs_are_known_to_be_done_is_shut_down_at_once() -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        with concurrent.futures.ThreadPoolExecutor() as pool:
+            assert await loop.run_in_executor(pool, square, 3) == 9
+
+    assert found(run(main)) == []
+
+
+@pytest.mark.usefixtures("probes")
+@pytest.mark.parametrize("awaited", [0, 1])
+def test_a_pool_with_a_job_that_nobody_has_seen_the_end_of_is_waited_for_and_told_once(awaited: int) -> None:
+    async def main() -> None:
+        with concurrent.futures.ThreadPoolExecutor() as pool:
+            jobs = [pool.submit(square, 3) for _ in range(2)]
+            for job in jobs[:awaited]:
+                await asyncio.wrap_future(job)
+
+    session = run(main)
+    assert found(session) == [("CTX103", "certain")]
+    assert "`Executor.shutdown`" in session.violations[0].message
+
+
+@pytest.mark.usefixtures("probes")
+def test_a_pool_of_processes_takes_a_job_in_a_way_of_its_own() -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        pool = concurrent.futures.ProcessPoolExecutor(1)
+        try:
+            assert await loop.run_in_executor(pool, square, 3) == 9
+        finally:
+            await asyncio.to_thread(pool.shutdown)
+
+    assert found(run(main)) == []
+
+
+@pytest.mark.usefixtures("probes")
+def test_to_start_a_process_oneself_blocks() -> None:
+    import multiprocessing
+
+    async def main() -> None:
+        process = multiprocessing.get_context("spawn").Process(target=square, args=(3,))
+        process.start()
+        await asyncio.to_thread(process.join)
+
+    session = run(main)
+    assert found(session) == [("CTX103", "certain")]
+    assert "`Process.start`" in session.violations[0].message
+
+
+@pytest.mark.usefixtures("probes")
+def test_what_multiprocessing_notes_down_about_its_own_locks_is_no_write_of_the_programs() -> None:
+    import multiprocessing
+
+    async def main() -> None:
+        context = multiprocessing.get_context("spawn")
+        context.Lock()
+
+    assert found(run(main)) == []

@@ -6,7 +6,7 @@ are held meanwhile are *slow*: whoever waits for one of them waits for that call
 program's own may forbid calls by their category.
 
 Exempt on a loop, not in atomic code, is what nobody who writes for the loop decides on: asyncio's own machinery, the
-import of a module, and what the standard library reads once and keeps.
+import of a module, a job's way into a pool of processes, and what the standard library reads once and keeps.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ _TOOLS: Final = tuple(
         "pydevd_plugins",
     )
 )  # fmt: skip
-_THREADING: Final = "threading"
+_STARTS: Final = ("threading", "Thread.start")
 #: Calls that are remembered by their names; a program that makes them up at run time must not fill the memory.
 MAX_NAMES: Final = 1_000
 
@@ -197,6 +197,17 @@ def _not_allowed(
         report_sleep(engine, state, call.name, how or "wait", where.trace, declared=declared, why=why, full=where.full)
 
 
+def _is_machinery(package: str, name: str, *, inside: bool) -> bool:
+    """Whether a function of the standard library waits for nobody but its own: what asyncio itself and a thread's start
+    call, and whatever a pool of processes does to take a job (the way off the loop), and multiprocessing's notes to the
+    process that tidies up after it.  ``inside``: the call is made by another function, which this one called."""
+    if not inside and (package == "asyncio" or (package, name) == _STARTS):
+        return True
+    if package == "concurrent":
+        return name == "ProcessPoolExecutor.submit"
+    return package == "multiprocessing" and name.startswith("ResourceTracker.")
+
+
 def look_around() -> Where:
     """Look at who makes a call: up to the step of the event loop that it is part of."""
     frame: Any = get_frame(1)
@@ -211,6 +222,9 @@ def look_around() -> Where:
         code = frame.f_code
         if code in steps_of_loops:
             break
+        if is_own(code) and code not in covering:
+            frame = frame.f_back  # a probe or a wrapper in between
+            continue
         package = package_of(code.co_filename)
         # the first one that isn't the library's: it decides what is called
         watches = not (package or decided) and any(folder in code.co_filename for folder in _TOOLS)
@@ -218,7 +232,7 @@ def look_around() -> Where:
         if watches or code in covering or package in _ONCE or (package, code.co_name) in _ONCE_FUNCTIONS:
             exempt = True
         elif package:
-            if not codes and (package == "asyncio" or (package == _THREADING and code.co_name == "start")):
+            if _is_machinery(package, code.co_qualname, inside=bool(codes)):
                 exempt = True
             elif package == "logging":
                 logs = True

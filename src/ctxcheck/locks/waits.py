@@ -40,11 +40,18 @@ def is_wait(timeout: Any) -> bool:
 
 
 def before_wait(
-    target: LockClass | None, what: str, *, timed: bool, fails: bool = False, released: Any = None
+    target: LockClass | None,
+    what: str,
+    *,
+    timed: bool,
+    fails: bool = False,
+    released: Any = None,
+    over: bool = False,
 ) -> None:
     """The caller is about to wait for ``target``, by the call ``what``; ``released`` is a lock that it gives back.
 
     ``timed``: it gives up by itself; ``fails``: by raising, and after a time that is long enough to be stuck.
+    ``over``: what is waited for is known to be over, so that nothing blocks.
 
     Reports a sleep where that isn't allowed, and a wait for what needs a lock that is held.  May raise what the
     session's mode says.
@@ -56,7 +63,7 @@ def before_wait(
     own = getattr(released, "node", None)
     if type(own) is Reentry:
         own = own.node
-    if cur.allows != EVERYTHING:
+    if cur.allows != EVERYTHING and not over:
         slowpath.consult(judge, st.engine, st, call_named(what, "wait"), own)
     if target is None or cur is st.root:
         return

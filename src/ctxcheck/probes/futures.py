@@ -7,11 +7,13 @@ A future that is known to be done (its owner was told so) is waited for no more,
 from __future__ import annotations
 
 import itertools
+import weakref
 from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
 from ctxcheck import fastpath
 from ctxcheck.engine import slowpath
+from ctxcheck.engine.blocking import covering
 from ctxcheck.engine.classes import JOB, POOL, LockClass
 from ctxcheck.engine.owner import VOID
 from ctxcheck.engine.raw import get_ident
@@ -25,9 +27,9 @@ _serials: Final = itertools.count(1).__next__
 
 class _Pool:
     """What is known of one executor: its class, its number of workers, what runs in it, whether it was shut down and
-    waited for, and which of its jobs have waited for later ones of its own."""
+    waited for, which of its jobs have waited for later ones of its own, and which aren't known to be done."""
 
-    __slots__ = ("jobs", "joined", "lock_class", "nested", "workers")
+    __slots__ = ("jobs", "joined", "left", "lock_class", "nested", "workers")
 
     def __init__(self, lock_class: LockClass, workers: int) -> None:
         self.lock_class: LockClass = lock_class
@@ -35,13 +37,15 @@ class _Pool:
         self.joined: bool = False
         self.jobs: set[LockClass] = set()
         self.nested: set[int] = set()
+        #: A job that is gone is over: whoever runs it keeps it.
+        self.left: weakref.WeakSet[_Job] = weakref.WeakSet()
 
 
 class _Job:
     """What is known of one job: its class, what it counts for, its place in the order of submission, its pool, and
     whether somebody has seen that it is done."""
 
-    __slots__ = ("done", "lock_class", "origin", "pool", "serial")
+    __slots__ = ("__weakref__", "done", "lock_class", "origin", "pool", "serial")
 
     def __init__(self, lock_class: LockClass) -> None:
         self.lock_class: LockClass = lock_class
@@ -49,6 +53,12 @@ class _Job:
         self.origin: str = origin_here()
         self.pool: _Pool | None = None
         self.done: bool = False
+
+    def seen(self) -> None:
+        """Somebody has seen that it is done."""
+        self.done = True
+        if self.pool is not None:
+            self.pool.left.discard(self)
 
     def known_done(self) -> bool:
         return self.done or (self.pool is not None and self.pool.joined)
@@ -102,8 +112,8 @@ def _nested(pool: _Pool, mine: _Job, job: _Job, timed: bool) -> None:
 
 def _seen(future: Any) -> None:
     job = _job(future)
-    if job is not None:
-        job.done = True
+    if job is not None and not job.done:
+        job.seen()
 
 
 def watch_base(patches: Patches, module: Any) -> None:
@@ -254,6 +264,9 @@ def watch_pools(patches: Patches, module: Any) -> None:
                 job.pool = fields(self).get(KEY)
                 if job.pool is not None:
                     job.pool.jobs.add(job.lock_class)
+                    job.pool.left.add(job)
+                    if job.done:  # by now
+                        job.seen()
             return future
 
         return submit
@@ -264,11 +277,12 @@ def watch_pools(patches: Patches, module: Any) -> None:
             if not wait or known is None or not live():
                 return original(self, wait, **kwargs)
             if not known.joined and self._threads:
-                before_wait(known.lock_class, "Executor.shutdown", timed=False)
+                before_wait(known.lock_class, "Executor.shutdown", timed=False, over=not known.left)
             answer = original(self, wait, **kwargs)
             known.joined = True
             return answer
 
+        covering.add(shutdown.__code__)  # the workers that it joins are its own
         return shutdown
 
     patches.wrap(executor, "__init__", init)
