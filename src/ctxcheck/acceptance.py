@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterable, Mapping
+from os import getcwd as _getcwd
 from typing import Any, Final, final
 
 from ctxcheck.engine.allows import UnusedAllow, codes_of
@@ -214,7 +215,7 @@ def _project_files() -> list[str]:
     """The files of the modules that were imported, below the working directory and in no environment's folder, which
     may hold such a comment."""
     try:
-        root = os.path.join(os.getcwd(), "")
+        root = os.path.join(_getcwd(), "")
     except OSError:  # it was removed
         return []
     found: dict[str, None] = {}

@@ -15,6 +15,7 @@ import atexit
 import os
 import sys
 from collections.abc import Callable
+from os import write as _write
 from typing import TYPE_CHECKING, Any, Final, final
 
 if TYPE_CHECKING:
@@ -146,7 +147,7 @@ def _print(violation: Violation) -> None:
     """Say what is certain while the program runs: it may never come to its end."""
     from ctxcheck.reports import text
 
-    os.write(2, f"{text.render(violation)}\n\n".encode(errors="backslashreplace"))
+    _write(2, f"{text.render(violation)}\n\n".encode(errors="backslashreplace"))
 
 
 # --- the parent --------------------------------------------------------------------------------

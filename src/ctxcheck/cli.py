@@ -12,6 +12,7 @@ import io
 import os
 import sys
 from collections.abc import Sequence
+from os import write as _write
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from ctxcheck.config import KEYS, Config, ConfigError, Resolved, declared, load
@@ -484,6 +485,6 @@ def _say(text: str) -> None:
     data = (text + "\n").encode(errors="backslashreplace")
     try:
         while data:
-            data = data[os.write(2, data) :]
+            data = data[_write(2, data) :]
     except OSError:
         pass

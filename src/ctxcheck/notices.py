@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from os import write as _write
 
 from ctxcheck.engine.errors import ViolationWarning
 from ctxcheck.engine.findings import Finding
@@ -88,6 +89,6 @@ def to_standard_error(text: str) -> None:
     data = text.encode(errors="backslashreplace")
     try:
         while data:
-            data = data[os.write(2, data) :]
+            data = data[_write(2, data) :]
     except OSError:
         pass

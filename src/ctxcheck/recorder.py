@@ -17,6 +17,7 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Callable, Iterable
+from os import getcwd as _getcwd
 from os import getpid as _getpid
 from typing import TYPE_CHECKING, Any, Final, Protocol, final
 
@@ -60,7 +61,7 @@ class Recorder:
         self._busy = allocate_lock()
         self._pid = _getpid()
         try:
-            self._root = os.getcwd().rstrip(os.sep) + os.sep
+            self._root = _getcwd().rstrip(os.sep) + os.sep
         except OSError:
             self._root = ""
         self._tables = _Tables(self._root)

@@ -549,6 +549,9 @@ def test_a_pool_with_a_job_that_nobody_has_seen_the_end_of_is_waited_for_and_tol
             jobs = [pool.submit(square, 3) for _ in range(2)]
             for job in jobs[:awaited]:
                 await asyncio.wrap_future(job)
+            jobs.clear()  # done or not, nobody can know
+            while pool._work_queue.qsize():
+                await asyncio.sleep(0)
 
     session = run(main)
     assert found(session) == [("CTX103", "certain")]

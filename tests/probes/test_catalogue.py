@@ -264,6 +264,42 @@ def test_a_file_has_the_name_that_the_interpreter_gives_it(tmp_path: Path) -> No
         assert again.read() == "x"
 
 
+def test_what_forbids_such_calls_itself_doesnt_reach_the_report(monkeypatch: pytest.MonkeyPatch) -> None:
+    def forbidden(*_: object, **__: object) -> Any:
+        raise RuntimeError("not here")
+
+    def sleeps() -> None:
+        with monkeypatch.context() as patch:
+            for name in ("getcwd", "stat", "write"):
+                patch.setattr(os, name, forbidden)
+            time.sleep(0.001)
+
+    (message,) = on_a_loop(sleeps)
+    assert "`time.sleep`" in message
+
+
+def test_nor_does_what_a_run_says_at_once_reach_the_program(tmp_path: Path) -> None:
+    program = tmp_path / "program.py"
+    program.write_text(
+        "import asyncio, os, time\n"
+        "def forbidden(*_): raise RuntimeError('not here')\n"
+        "async def main():\n"
+        "    os.getcwd = os.stat = os.write = forbidden\n"
+        "    time.sleep(0.001)\n"
+        "    print('through')\n"
+        "try:\n"
+        "    asyncio.run(main())\n"
+        "finally:\n"
+        "    os._exit(3)\n"
+    )
+    command = [sys.executable, "-m", "ctxcheck", "run", "--color", "never", str(program)]
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert result.stdout == "through\n"
+    assert "CTX103" in result.stderr
+    assert "`time.sleep`" in result.stderr
+    assert "not here" not in result.stderr
+
+
 def test_what_is_opened_and_read_in_one_place_is_told_once(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_text("x\n" * 5)

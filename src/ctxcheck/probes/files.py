@@ -15,7 +15,7 @@ import os
 import sys
 from collections.abc import Callable
 from types import CodeType, FrameType
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, cast
 
 from ctxcheck import fastpath
 from ctxcheck.engine.blame import package_of
@@ -214,8 +214,8 @@ def opener(original: Any, live: Callable[[], bool]) -> Any:
 
                 warnings.warn("'encoding' argument not specified", EncodingWarning, stacklevel=2)
                 encoding = "locale"
-            if type(file) is not str and hasattr(type(file), "__fspath__"):
-                file = os.fspath(file)  # a file's name is what is left of a path, never the path object
+            if type(file) is not str and hasattr(file, "__fspath__"):
+                file = cast("Any", os.fspath(file))  # a file's name is what is left of a path, never the path object
             raw = raw_class(file, how.raw, closefd, opener)
             if inside and not st.cur.allows & BLOCK:
                 raw._opener_code = _program()

@@ -7,7 +7,6 @@ A future that is known to be done (its owner was told so) is waited for no more,
 from __future__ import annotations
 
 import itertools
-import weakref
 from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
@@ -23,11 +22,14 @@ from ctxcheck.probes.patches import Patches
 from ctxcheck.probes.threads import enter, leave, origin_here
 
 _serials: Final = itertools.count(1).__next__
+#: Jobs of one pool that nobody has seen the end of; with more than that, nobody is going to.
+MAX_LEFT: Final = 1_000
 
 
 class _Pool:
     """What is known of one executor: its class, its number of workers, what runs in it, whether it was shut down and
-    waited for, which of its jobs have waited for later ones of its own, and which aren't known to be done."""
+    waited for, which of its jobs have waited for later ones of its own, and which aren't known to be done (None: too
+    many)."""
 
     __slots__ = ("jobs", "joined", "left", "lock_class", "nested", "workers")
 
@@ -37,15 +39,25 @@ class _Pool:
         self.joined: bool = False
         self.jobs: set[LockClass] = set()
         self.nested: set[int] = set()
-        #: A job that is gone is over: whoever runs it keeps it.
-        self.left: weakref.WeakSet[_Job] = weakref.WeakSet()
+        self.left: set[int] | None = set()
+
+    def takes(self, job: _Job) -> None:
+        """A job is submitted."""
+        self.jobs.add(job.lock_class)
+        job.pool = self
+        if self.left is not None:
+            self.left.add(job.serial)
+            if job.done:  # by now
+                self.left.discard(job.serial)
+            elif len(self.left) > MAX_LEFT:
+                self.left = None
 
 
 class _Job:
     """What is known of one job: its class, what it counts for, its place in the order of submission, its pool, and
     whether somebody has seen that it is done."""
 
-    __slots__ = ("__weakref__", "done", "lock_class", "origin", "pool", "serial")
+    __slots__ = ("done", "lock_class", "origin", "pool", "serial")
 
     def __init__(self, lock_class: LockClass) -> None:
         self.lock_class: LockClass = lock_class
@@ -57,8 +69,9 @@ class _Job:
     def seen(self) -> None:
         """Somebody has seen that it is done."""
         self.done = True
-        if self.pool is not None:
-            self.pool.left.discard(self)
+        left = None if self.pool is None else self.pool.left
+        if left is not None:
+            left.discard(self.serial)
 
     def known_done(self) -> bool:
         return self.done or (self.pool is not None and self.pool.joined)
@@ -261,12 +274,9 @@ def watch_pools(patches: Patches, module: Any) -> None:
             future = original(self, fn, *args, **kwargs)
             job = _job(future)
             if job is not None and live():
-                job.pool = fields(self).get(KEY)
-                if job.pool is not None:
-                    job.pool.jobs.add(job.lock_class)
-                    job.pool.left.add(job)
-                    if job.done:  # by now
-                        job.seen()
+                pool = fields(self).get(KEY)
+                if pool is not None:
+                    pool.takes(job)
             return future
 
         return submit
@@ -277,7 +287,7 @@ def watch_pools(patches: Patches, module: Any) -> None:
             if not wait or known is None or not live():
                 return original(self, wait, **kwargs)
             if not known.joined and self._threads:
-                before_wait(known.lock_class, "Executor.shutdown", timed=False, over=not known.left)
+                before_wait(known.lock_class, "Executor.shutdown", timed=False, over=known.left == set())
             answer = original(self, wait, **kwargs)
             known.joined = True
             return answer

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Generator
+from os import write as _write
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
@@ -178,7 +179,7 @@ class Checks:
         if hangs and os.getpid() == self._pid:
             data = f"\n{text.render(violation)}\n".encode(errors="backslashreplace")
             try:
-                os.write(self._stderr, data)
+                _write(self._stderr, data)
             except OSError:
                 pass
 

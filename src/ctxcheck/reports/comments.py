@@ -15,7 +15,7 @@ from typing import Final, NamedTuple
 
 from ctxcheck.engine.rules import find_rule, rule_names
 from ctxcheck.engine.violations import Violation
-from ctxcheck.reports.sourcetext import outline, plain
+from ctxcheck.reports.sourcetext import exists, outline, plain
 
 #: Larger files are not read for comments, in characters.
 MAX_FILE: Final = 2_000_000
@@ -50,7 +50,7 @@ def comments_in(filename: str) -> tuple[Comment, ...]:
     """
     filename = full(filename)
     try:
-        if os.path.exists(filename):  # of one that is gone, what was read is kept
+        if exists(filename):  # of one that is gone, what was read is kept
             linecache.checkcache(filename)
         lines = linecache.getlines(filename)
     except Exception:  # a loader that fails

@@ -11,6 +11,8 @@ import os
 import sys
 import threading
 from opcode import opmap
+from os import getcwd as _getcwd
+from os import stat as _stat
 from types import CodeType
 from typing import Final, NamedTuple
 
@@ -137,6 +139,16 @@ class Spot(NamedTuple):
 NOWHERE: Final = Spot("", 0, "")
 
 
+def exists(filename: str) -> bool:
+    """``os.path.exists`` by the interpreter's own call: reports are put together in the middle of the program, where
+    others forbid such calls (blockbuster does)."""
+    try:
+        _stat(filename)
+    except (OSError, ValueError):
+        return False
+    return True
+
+
 class Sources:
     """Resolves traces.  Paths below ``cwd`` (by default the working directory) become relative to it."""
 
@@ -145,7 +157,7 @@ class Sources:
     def __init__(self, cwd: str | None = None) -> None:
         if cwd is None:
             try:
-                cwd = os.getcwd()
+                cwd = _getcwd()
             except OSError:  # it was removed
                 cwd = ""
         self._root = cwd.rstrip(os.sep) + os.sep if cwd else ""
@@ -173,7 +185,7 @@ class Sources:
         if filename not in self._checked:
             self._checked.add(filename)
             try:
-                if os.path.exists(filename):
+                if exists(filename):
                     linecache.checkcache(filename)
             except Exception:  # a damaged cache is not ours to mend
                 pass
