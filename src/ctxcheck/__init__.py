@@ -8,6 +8,8 @@ allowed, what needs an open range is inside one.
 Start with ``ctxcheck run app.py``, or with ``with ctxcheck.checking() as session: ...`` in a test.
 
 It can't see locks made by C code or before it started, nor paths that never ran: no finding is no proof.
+
+(For pytest, whose plugin this has, where a run has imported it before: PYTEST_DONT_REWRITE.)
 """
 
 from __future__ import annotations

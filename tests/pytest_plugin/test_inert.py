@@ -127,6 +127,16 @@ def test_it_is_found_by_its_entry_point(pytester: pytest.Pytester, monkeypatch: 
     assert "ctxcheck: mode=record" in done.stdout.str()
 
 
+def test_a_run_that_imported_it_first_is_no_reason_to_warn(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(test_it="def test_it(): pass")
+    done = pytester.run(
+        sys.executable, "-m", "ctxcheck", "run", "-m", "pytest", "-p", "no:asyncio",
+        "-W", "error::pytest.PytestAssertRewriteWarning",
+    )  # fmt: skip
+    assert done.ret == 0
+    done.stdout.fnmatch_lines(["*1 passed*"])
+
+
 def test_collect_only_and_no_terminal(suite: Suite, pytester: pytest.Pytester) -> None:
     suite.write(test_it=BOTH)
     assert suite.run("--collect-only", "-q").status == 0

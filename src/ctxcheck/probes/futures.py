@@ -12,7 +12,6 @@ from typing import Any, Final
 
 from ctxcheck import fastpath
 from ctxcheck.engine import slowpath
-from ctxcheck.engine.blocking import covering
 from ctxcheck.engine.classes import JOB, POOL, LockClass
 from ctxcheck.engine.owner import VOID
 from ctxcheck.engine.raw import get_ident
@@ -292,7 +291,6 @@ def watch_pools(patches: Patches, module: Any) -> None:
             known.joined = True
             return answer
 
-        covering.add(shutdown.__code__)  # the workers that it joins are its own
         return shutdown
 
     patches.wrap(executor, "__init__", init)
