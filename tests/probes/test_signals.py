@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import Any
 
 import pytest
@@ -637,7 +637,7 @@ class Guarded:
         self.flags = threading.local()
 
     @contextlib.contextmanager
-    def protected(self) -> Iterator[None]:
+    def protected(self) -> Generator[None]:
         if getattr(self.flags, "busy", False):
             raise RuntimeError("in the middle of itself")
         self.flags.busy = True
