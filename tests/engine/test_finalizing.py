@@ -278,3 +278,29 @@ def test_the_library_alone() -> None:
     found: list[Any] = []
     Probe().put(1)
     assert found[0].library
+
+
+class Lazy:
+    """A stand-in for something that isn't there: it raises when it is asked what it is."""
+
+    @property
+    def __class__(self) -> Any:
+        raise RuntimeError("not now")
+
+
+STAND_IN: Any = Lazy()
+
+
+def test_nothing_is_asked_what_it_is() -> None:
+    hidden = STAND_IN
+
+    def looks() -> tuple[frozenset[str], Any, Any]:
+        looked = look(sys._getframe(), None)
+        return looked.flags, hidden, STAND_IN
+
+    assert looks()[0] == frozenset()
+    lock = threading.RLock()
+    holder, keeper = Thing(STAND_IN, Slots(lock)), [Lazy(), lock]
+    assert reach(lambda: lock, (holder,)) == "shared"
+    assert not is_island(lambda: lock, (holder,))
+    del keeper

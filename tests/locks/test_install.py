@@ -122,6 +122,28 @@ def test_locks_that_nobody_checks_are_counted_by_module() -> None:
     assert not any(name.startswith("ctxcheck") for name in module.unchecked_locks())
 
 
+def test_what_a_module_holds_is_not_asked_what_it_is() -> None:
+    """A stand-in for what isn't there yet (a lazy import, the request of this thread) raises when it is asked."""
+
+    class Lazy:
+        @property
+        def __class__(self) -> Any:  # type: ignore[misc, override]
+            raise RuntimeError("not installed")
+
+    class Meta(type):
+        @property
+        def __module__(cls) -> Any:  # type: ignore[override]
+            raise RuntimeError("nor this")
+
+    class Odd(metaclass=Meta):
+        pass
+
+    made: Any = types.ModuleType("made_lazily")
+    made.np, made.odd, made.lock = Lazy(), Odd, _thread.allocate_lock()
+    with mock.patch.dict(sys.modules, {"made_lazily": made}):
+        assert module.unchecked_locks()["made_lazily"] == 1
+
+
 def test_importing_everything_threaded_under_our_locks() -> None:
     code = textwrap.dedent("""
         import ctxcheck

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import bdb
 import gc
 import subprocess
@@ -167,6 +168,31 @@ def test_it_comes_at_any_bytecode() -> None:
 
 def lock_name(lock: Any) -> str:
     return str(lock.step.lock_class.name)
+
+
+def test_while_the_state_of_a_task_is_made() -> None:
+    """The collector comes after so many objects were made, from a task's first step on."""
+    thresholds = gc.get_threshold()
+    seen: list[list[str]] = []
+
+    async def first(after: int) -> None:
+        gc.set_threshold(after)
+        fastpath.current()
+        gc.set_threshold(100_000)
+        seen.append(chain())
+
+    with ctxcheck.checking() as session:
+        gc.set_threshold(100_000)
+        try:
+            for after in range(1, 80):
+                # a task whose code is known takes over what another one has left
+                first.__code__ = first.__code__.replace(co_name=f"first_{after}")
+                asyncio.run(first(after))
+        finally:
+            gc.set_threshold(*thresholds)
+    assert seen == [seen[0]] * 79
+    assert len(seen[0]) == 1
+    assert found(session) == []
 
 
 def test_each_thread_has_its_own() -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import Any
 
 import pytest
@@ -623,3 +624,98 @@ def test_a_handler_that_is_marked_is_one_as_well() -> None:
         with lock:
             pass
     assert [(v.rule, v.allowed_by) for v in session.violations] == [("CTX004", "known")]
+
+
+# --- guards that can be seen -----------------------------------------------------------------------------------------
+
+
+class Guarded:
+    """A lock that isn't waited for where a flag of the thread says that it may be held, as a writer of a log has it."""
+
+    def __init__(self) -> None:
+        self.lock = ctxcheck.Lock(name="Guarded")
+        self.flags = threading.local()
+
+    @contextlib.contextmanager
+    def protected(self) -> Generator[None]:
+        if getattr(self.flags, "busy", False):
+            raise RuntimeError("in the middle of itself")
+        self.flags.busy = True
+        try:
+            with self.lock:
+                yield
+        finally:
+            self.flags.busy = False
+
+    def write(self) -> None:
+        with self.protected():
+            pass
+
+    def careless(self) -> None:
+        with self.lock:
+            pass
+
+
+def graded(session: ctxcheck.Session) -> list[tuple[str, str]]:
+    return [(v.rule, v.grade) for v in session.violations]
+
+
+def test_a_flag_of_the_thread_that_the_holder_sets() -> None:
+    with ctxcheck.checking() as session:
+        guarded = Guarded()
+        signal.signal(USR1, lambda number, frame: guarded.write())
+        guarded.write()
+        signal.raise_signal(USR1)
+        guarded.write()
+    assert graded(session) == [("CTX004", "unlikely")]
+
+
+def test_a_flag_that_another_holder_does_not_set() -> None:
+    with ctxcheck.checking() as session:
+        guarded = Guarded()
+        signal.signal(USR1, lambda number, frame: guarded.write())
+        guarded.write()
+        signal.raise_signal(USR1)
+        guarded.careless()
+    assert graded(session) == [("CTX004", "possible")]
+
+
+def test_a_handler_that_looks_only_the_first_time() -> None:
+    with ctxcheck.checking() as session:
+        guarded = Guarded()
+        signal.signal(USR1, lambda number, frame: guarded.write())
+        guarded.write()
+        signal.raise_signal(USR1)
+        signal.signal(USR1, lambda number, frame: guarded.careless())
+        signal.raise_signal(USR1)
+    assert graded(session) == [("CTX004", "possible")]
+
+
+def test_what_the_interrupted_code_looks_at_guards_nothing() -> None:
+    with ctxcheck.checking() as session:
+        guarded = Guarded()
+        signal.signal(USR1, lambda number, frame: guarded.careless())
+
+        def interrupted() -> None:
+            if not getattr(guarded.flags, "busy", False):
+                signal.raise_signal(USR1)
+
+        interrupted()
+        guarded.write()
+    assert graded(session) == [("CTX004", "possible")]
+
+
+def test_whoever_asks_first_whether_it_is_taken() -> None:
+    with ctxcheck.checking() as session:
+        lock = ctxcheck.Lock()
+
+        def show(number: int, frame: object) -> None:
+            if not lock.locked():
+                with lock:
+                    pass
+
+        signal.signal(USR1, show)
+        with lock:
+            pass
+        signal.raise_signal(USR1)
+    assert graded(session) == [("CTX004", "unlikely")]

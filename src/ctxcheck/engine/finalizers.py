@@ -84,11 +84,15 @@ class Finalizers:
 
     def _look_again(self, each: Deferred) -> None:
         """Validate this chain each time, for some time: another object's lock may be another matter."""
-        use = each.event.use
-        place = (each.event.context or "", each.event.lock_class, id(use.trace.codes[0]) if use.trace.codes else 0)
-        looks = self._looks[place] = self._looks.get(place, 0) + 1
-        if looks <= MAX_LOOKS and each.node.parent.pop(each.node.step, None) is not None:
+        if self.looks_again(each.event) and each.node.parent.pop(each.node.step, None) is not None:
             self._engine.freed(1)
+
+    def looks_again(self, event: UseEvent) -> bool:
+        """Whether a chain is to be validated once more, since what speaks against a use of it may not next time."""
+        codes = event.use.trace.codes
+        place = (event.context or "", event.lock_class, id(codes[0]) if codes else 0)
+        looks = self._looks[place] = self._looks.get(place, 0) + 1
+        return looks <= MAX_LOOKS
 
     def collected(self, state: OwnerState) -> None:
         """A full collection ends: what was in doubt is gone, or somebody has it."""

@@ -1,7 +1,8 @@
 """What speaks against a hazard that a finalizer shows: who else can have the lock, and what it looks at first.
 
 Pure functions of what is on the stack and of what refers to what, asked when a finalizer takes a lock on a chain that
-isn't known yet.  Nothing of the program's is called; nothing here keeps anything of it alive.
+isn't known yet; what it looks at first is asked of the handlers of signals, too.  Nothing of the program's is called;
+nothing here keeps anything of it alive.
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ MAX_HOLDERS: Final = 8
 
 #: The code of the probes' functions that call a finalizer: what is further in, on a stack, belongs to it.
 wrappers: Final[list[CodeType]] = []
+#: Likewise of the function that calls the handler of a signal.
+handler_calls: Final[list[CodeType]] = []
 
 _SHARED: Final = (type, ModuleType, CodeType, FrameType, FunctionType, BuiltinFunctionType)
 _CALLS: Final = ("finalize.__call__", "Finalize.__call__")
@@ -40,11 +43,12 @@ Reach = Literal["private", "shared", "elsewhere", "unknown"]
 
 class Looks(NamedTuple):
     """What the code of a context does before it asks for a lock: the thread-locals that it reads, whether it asks if
-    the lock is taken, and whether all of it is the standard library's."""
+    the lock is taken, and whether all of it is the standard library's; ``whole``: it was looked at to its begin."""
 
     flags: frozenset[str]
     asks: bool
     library: bool
+    whole: bool
 
 
 def is_wrapper(code: CodeType) -> bool:
@@ -65,10 +69,11 @@ def finalizer_of(trace: Trace) -> str:
 def look(frame: FrameType | None, outer: FrameType | None) -> Looks:
     """Look at the calls from ``frame`` out to where the context began: a probe's, or ``outer``, the interrupted one."""
     flags: set[str] = set()
-    asks, library, seen = False, True, 0
+    asks, library, whole, seen = False, True, False, 0
     while frame is not None and frame is not outer and seen < MAX_FRAMES:
         code = frame.f_code
-        if is_wrapper(code):
+        if is_wrapper(code) or any(code is each for each in handler_calls):
+            whole = True
             break
         if not is_own(code):
             seen += 1
@@ -77,7 +82,7 @@ def look(frame: FrameType | None, outer: FrameType | None) -> Looks:
             asks = asks or (package != "threading" and not _ASKS.isdisjoint(code.co_names))
             flags.update(_flags(code, frame.f_globals, frame))
         frame = frame.f_back
-    return Looks(frozenset(flags), asks, library and seen > 0)
+    return Looks(frozenset(flags), asks, library and seen > 0, whole or (frame is outer and outer is not None))
 
 
 def _flags(code: CodeType, namespace: dict[str, Any], frame: FrameType | None) -> Iterable[str]:
@@ -85,13 +90,13 @@ def _flags(code: CodeType, namespace: dict[str, Any], frame: FrameType | None) -
     me = local(frame, code.co_varnames[0]) if frame is not None and code.co_argcount else None
     for name in code.co_names:
         for found in (namespace.get(name), _attribute(me, name)):
-            if isinstance(found, thread_local):
+            if issubclass(type(found), thread_local):  # isinstance() may ask the program's code
                 yield from _after(code, name)
             elif frame is not None and type(found) is FunctionType:
                 yield from _flags(found.__code__, found.__globals__, None)
     if frame is not None:
         for name in code.co_freevars:
-            if isinstance(local(frame, name), thread_local):
+            if issubclass(type(local(frame, name)), thread_local):
                 yield from _after(code, name)
 
 
@@ -179,7 +184,7 @@ def reach(lock: Callable[[], Any], dying: tuple[Any, ...]) -> Reach:
     at = 0
     while at < len(things):
         for thing in gc.get_referents(things[at]):
-            if id(thing) not in inside and not isinstance(thing, _SHARED) and _holds_references(thing, wanted):
+            if id(thing) not in inside and not issubclass(type(thing), _SHARED) and _holds_references(thing, wanted):
                 if len(things) >= MAX_OBJECTS:
                     return "unknown"
                 inside.add(id(thing))
@@ -259,7 +264,7 @@ def is_island(lock: Callable[[], Any], dying: tuple[Any, ...]) -> bool:
             # functions that run refer to nothing here
             if its in ours or its in inside or its in ends or _ends_in(thing, end):
                 continue
-            if isinstance(thing, (type, ModuleType)) or len(things) >= MAX_ISLAND:
+            if issubclass(type(thing), (type, ModuleType)) or len(things) >= MAX_ISLAND:
                 return False
             inside.add(its)
             things.append(thing)

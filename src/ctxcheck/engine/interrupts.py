@@ -159,19 +159,21 @@ class Interrupts:
         self._origin: str = ledger.origin
         self.usage: Usage = Usage(ledger.graph, engine.owners, ledger.is_single, engine.finalizers.flags)
 
-    def note(self, state: OwnerState, node: Node, guards: frozenset[LockClass]) -> None:
+    def note(self, state: OwnerState, node: Node, guards: frozenset[LockClass]) -> bool:
         """A class is waited for, for the first time on this chain, in ``node``; ``guards`` are held.
 
         What is waited for with a timeout is held when :meth:`obtained` says so.  Leaves events for the validator
-        to see to.
+        to see to.  Returns whether that is all there is to know of this chain.
         """
+        known = True
         mode = node.step.mode
         assert mode is not None
         around = surroundings(node.parent)
         if around.context is not None:
-            self._waits(state, node, guards, around)
+            known = self._waits(state, node, guards, around)
         if not mode.timed:
             self._holds(state, node, guards, around)
+        return known
 
     def obtained(self, state: OwnerState, node: Node) -> None:
         """What was tried in ``node``, or waited for with a timeout, is held now."""
@@ -191,24 +193,28 @@ class Interrupts:
                 self._holds(state, node, guards, around)
             self._engine.orders.see_to(state)
 
-    def _waits(self, state: OwnerState, node: Node, guards: frozenset[LockClass], around: Surroundings) -> None:
+    def _waits(self, state: OwnerState, node: Node, guards: frozenset[LockClass], around: Surroundings) -> bool:
         lock_class, mode, context = node.step.lock_class, node.step.mode, around.context
         assert lock_class is not None
         assert mode is not None
         assert context is not None
         use = Use(state.owner, guards, self._origin, mode, node.trace, around.allowed)
         if _covers(self.usage.uses(lock_class, context), use):
-            return
+            return True
         begun = around.begun
+        looks = look(get_frame(1), None if begun is None else begun.outer)
         if begun is None:
-            self._engine.orders.queue(UseEvent(state.owner, lock_class, use, context, None))
-            return
-        looks = look(get_frame(1), begun.outer)
+            if looks.whole:  # a signal's handler; the program has set it, be it the library's
+                use = use._replace(doubt="asks" if looks.asks else "", flags=looks.flags)
+            event = UseEvent(state.owner, lock_class, use, context, None)
+            self._engine.orders.queue(event)
+            return not (use.doubt or use.flags) or not self._engine.finalizers.looks_again(event)
         if looks.library and lock_class.base.library:
-            return  # nobody who runs the program can mend it
+            return True  # nobody who runs the program can mend it
         doubt: Doubt = "library" if looks.library else "asks" if looks.asks else ""
         use = use._replace(doubt=doubt, flags=looks.flags)
         begun.deferred.append(Deferred(node, node.made_for, UseEvent(state.owner, lock_class, use, context, None)))
+        return True
 
     def _holds(self, state: OwnerState, node: Node, guards: frozenset[LockClass], around: Surroundings) -> None:
         lock_class, mode = node.step.lock_class, node.step.mode

@@ -69,10 +69,14 @@ class Roster:
         """The state of a task that runs on ``thread``; made, if need be."""
         state = self.tasks.get(id(task))
         if state is None:
-            state = self.tasks[id(task)] = self.tries.take(task) or TaskState(self._engine)
-            state.begin(_serials(), task, thread)
+            made = self.tries.take(task) or TaskState(self._engine)
+            made.begin(_serials(), task, thread)
             if self._engine.origins.default:
-                self._belongs(state, task, thread)
+                self._belongs(made, task, thread)
+            # not before it is whole: the collector may come meanwhile, and its context asks for one as well
+            state = self.tasks.setdefault(id(task), made)
+            if state is not made:
+                self._engine.freed(made.dissolve())
             self._states[state.owner.serial] = weakref.ref(state)
         return state
 

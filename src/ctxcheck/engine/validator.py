@@ -204,7 +204,8 @@ class Validator:
                     if because.step is EVENT_LOOP or self.allowed(parent, "CTX102") is not None:
                         ledger.slow.taken(state, node, because, held)
             guards = guards_of(held)
-            ledger.interrupts.note(state, node, guards)
+            if not ledger.interrupts.note(state, node, guards):
+                cacheable = False
             if held and self.orders.record(state, held, lock_class, mode, node, guards):
                 cacheable = False
             if self.declared is not None and report_against(self, state, self.declared, node, held) and self.insistent:

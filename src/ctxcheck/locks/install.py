@@ -25,6 +25,8 @@ _OURS: Final[dict[str, Any]] = {
 _before: Final[list[tuple[Any, str, Any, Any]]] = []
 #: The classes of ours that say that they are from where they stand, and where they are from.
 _homes: Final[dict[type, str]] = {}
+#: The attributes of a class itself, whatever its metaclass makes of asking for them.
+_namespace: Final[Any] = type.__dict__["__dict__"].__get__
 
 
 def install() -> None:
@@ -102,8 +104,10 @@ def unchecked_locks() -> dict[str, int]:
         for value in values:
             if type(value) in (LockType, RLockType):
                 count += 1
-            elif isinstance(value, type) and value.__module__ == module_name:
-                count += sum(type(v) in (LockType, RLockType) for v in list(vars(value).values()))
+            elif issubclass(type(value), type):  # isinstance() may ask the program's code, and that may raise
+                own = list(_namespace(value).items())
+                if ("__module__", module_name) in own:
+                    count += sum(type(v) in (LockType, RLockType) for _, v in own)
         if count:
             found[module_name] = count
     return found

@@ -17,6 +17,7 @@ from typing import Any, Final, cast, final
 from ctxcheck import fastpath
 from ctxcheck.engine import interrupts, slowpath
 from ctxcheck.engine.classes import ContextStep
+from ctxcheck.engine.finalizing import handler_calls
 from ctxcheck.engine.owner import VOID, Node, OwnerState
 from ctxcheck.engine.raw import get_ident, is_main_thread
 from ctxcheck.engine.sites import PACKAGE_DIR
@@ -61,6 +62,9 @@ class _Handler:
                     # locks that are still held belong to what was interrupted
                     state.unlink(node)
                 interrupts.end(state, node)
+
+
+handler_calls.append(_Handler.__call__.__code__)
 
 
 def plain(handler: Any) -> Any:
