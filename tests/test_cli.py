@@ -466,3 +466,29 @@ def test_a_marked_call_that_is_no_context_was_checked(ctxcheck: Run, program: st
     result = ctxcheck("run", "--strict", "program.py", code="import ctxcheck\n@ctxcheck.might_sleep\ndef f(): ...\n")
     assert "nothing was checked" in result.stdout
     assert result.returncode == 1
+
+
+UNITTEST = """
+import threading, unittest
+
+A, B = threading.Lock(), threading.Lock()
+
+class TestBank(unittest.TestCase):
+    def test_ab(self):
+        with A, B:
+            pass
+    def test_ba(self):
+        with B, A:
+            pass
+    def test_alone(self):
+        with A:
+            pass
+"""
+
+
+def test_findings_of_unittest_name_their_tests(ctxcheck: Run, tmp_path: Path) -> None:
+    (tmp_path / "test_bank.py").write_text(UNITTEST)
+    result = ctxcheck("run", "--owners", "assumed", "-m", "unittest", "test_bank")
+    assert result.returncode == 1
+    assert result.stdout.count("error[CTX001]") == 1
+    assert "seen in `TestBank.test_ba` and `TestBank.test_ab`" in result.stdout

@@ -21,6 +21,7 @@ from ctxcheck.reports.sourcetext import (
     outline,
     plain,
     short_name,
+    test_of,
     visible,
 )
 
@@ -36,8 +37,8 @@ class Draft:
     """
 
     __slots__ = (
-        "_depth", "_names", "_owners", "allow", "contexts", "contexts_title", "finding", "held", "helps", "message",
-        "notes", "scenario", "sites", "sources", "stacks", "timeline",
+        "_depth", "_names", "_owners", "_tests", "allow", "contexts", "contexts_title", "finding", "held", "helps",
+        "message", "notes", "scenario", "sites", "sources", "stacks", "timeline",
     )  # fmt: skip
 
     def __init__(self, finding: Finding, sources: Sources, depth: int) -> None:
@@ -46,6 +47,7 @@ class Draft:
         self._depth: int = depth
         self._names = display_names((*finding.classes, *_classes_in(finding.facts)))
         self._owners: dict[Owner, str] = {}
+        self._tests: list[str] = []
         rule = RULES.get(finding.rule)
         self.message: str = rule.title if rule is not None else plain(finding.rule)
         self.sites: list[Site] = []
@@ -158,6 +160,9 @@ class Draft:
     def stack(self, title: str, owner: Owner | None, trace: Trace) -> None:
         """Add a stack; an empty one is left out."""
         if trace.codes:
+            test = test_of(trace)
+            if test and test not in self._tests:
+                self._tests.append(test)
             self.stacks.append(self.sources.stack(title, self.owner(owner), trace, self._depth))
 
     def note(self, text: str) -> None:
@@ -227,7 +232,7 @@ class Draft:
             contexts=tuple(self.contexts),
             contexts_title=self.contexts_title,
             held=tuple(self.held),
-            notes=tuple(self.notes),
+            notes=(*self.notes, *([f"seen in {and_list(list(map(code, self._tests)))}"] if self._tests else [])),
             helps=tuple(self.helps),
             allow=tuple(self.allow),
             allowed_kind="" if finding.allowed is None else "block",

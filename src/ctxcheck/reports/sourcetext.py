@@ -35,6 +35,8 @@ _PLUMBING: Final = (
     *("<frozen " + name for name in ("contextlib", "importlib", "runpy", "zipimport")),
 )
 
+_UNITTEST: Final = _LIBRARY + os.path.join("unittest", "case.py")
+
 #: Scopes that are functions of their own on some versions only (PEP 709), and say nothing to people.
 _INLINED: Final = ("<listcomp>", "<dictcomp>", "<setcomp>")
 
@@ -260,11 +262,21 @@ def _program(entries: list[tuple[CodeType, int]]) -> list[tuple[CodeType, int]]:
     return kept
 
 
+def test_of(trace: Trace) -> str:
+    """``TestBank.test_transfer``, if that is the test of :mod:`unittest` that a call was made in; else empty."""
+    inner = ""
+    for scope in trace.codes:
+        if plain(scope.co_filename) == _UNITTEST and plain(scope.co_qualname).startswith("TestCase._call"):
+            return without_scopes(inner)
+        inner = plain(scope.co_qualname)
+    return ""
+
+
 def _is_runner(filename: str, qualname: str) -> bool:
     """Whether this is the call that runs the program, or one test: what called it is of no interest."""
     if filename == PACKAGE_DIR + "runner.py":
         return True
-    if filename == _LIBRARY + os.path.join("unittest", "case.py"):
+    if filename == _UNITTEST:
         return qualname.startswith("TestCase._call")
     folder, name = os.path.split(filename)
     return os.path.basename(folder) == "_pytest" and name in ("python.py", "fixtures.py") and "call" in qualname
