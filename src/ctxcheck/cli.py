@@ -16,6 +16,7 @@ from os import write as _write
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from ctxcheck.config import KEYS, Config, ConfigError, Resolved, declared, load
+from ctxcheck.engine import slowpath
 from ctxcheck.engine.errors import CtxcheckError
 from ctxcheck.engine.violations import Counts, Violation
 from ctxcheck.runner import Outcome, Program, RunnerError, before_os_exit, leave
@@ -262,7 +263,7 @@ class Run:
         self.session.start()
         watch.install()
         undo = dump_on(self.config.dump_signal)
-        with before_os_exit(self._at_os_exit):
+        with before_os_exit(self._at_os_exit, self._at_childs_os_exit):
             try:
                 outcome = self.program.run()
             finally:
@@ -289,6 +290,10 @@ class Run:
     def _at_os_exit(self, status: int) -> int:
         self.session.stop("run")
         return self._report(status)
+
+    def _at_childs_os_exit(self) -> None:
+        """A forked child leaves: it may have put a lock right since it began."""
+        slowpath.consult(self.session.engine.forks.answer)
 
     def _print_at_once(self, violation: Violation) -> None:
         """Print what is certain while the program runs: it may never come to its end."""

@@ -226,17 +226,18 @@ class before_os_exit:  # noqa: N801  # reads as a statement
     """While open, ``os._exit(status)`` in this process first calls ``callback(status)``, once.
 
     What the callback returns is the status that the process leaves with; if it raises, the given one is
-    kept.  A forked child goes straight to the real function, and so does a call from inside
-    the callback.  Another thread that calls meanwhile waits for the first, at most ten seconds.
+    kept.  A forked child calls ``in_child`` first, if that is given, and so goes straight to the real function a call
+    from inside the callback.  Another thread that calls meanwhile waits for the first, at most ten seconds.
     """
 
-    def __init__(self, callback: Callable[[int], int]) -> None:
+    def __init__(self, callback: Callable[[int], int], in_child: Callable[[], object] | None = None) -> None:
         self._callback: Callable[[int], int] = callback
+        self._in_child: Callable[[], object] | None = in_child
         self._real: Callable[[int], NoReturn] | None = None
         self._replacement: Callable[[int], NoReturn] | None = None
 
     def __enter__(self) -> None:
-        real, callback, process = os._exit, self._callback, _getpid()
+        real, callback, process, in_child = os._exit, self._callback, _getpid(), self._in_child
         gate = allocate_lock()
         first: list[int] = []
 
@@ -252,6 +253,11 @@ class before_os_exit:  # noqa: N801  # reads as a statement
                         pass
                 elif get_ident() not in first:
                     gate.acquire(True, _LEAVE_TIMEOUT)
+            elif in_child is not None:
+                try:
+                    in_child()
+                except BaseException:
+                    pass
             real(status)
 
         _exit.__module__, _exit.__qualname__ = real.__module__, "_exit"

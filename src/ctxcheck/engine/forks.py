@@ -3,8 +3,8 @@
 Many such locks are put right in the child, by a function that somebody has registered for that
 (:func:`os.register_at_fork`): it initialises, releases or replaces them.  Only the child can know, when all of these
 have run.  So both processes share some bytes for each fork at which other threads hold locks, and for no other fork:
-the child answers there, and the parent reads it when it is asked what was found.  Nobody waits, but for a moment when
-a session ends.
+the child answers there, again when it leaves, and the parent reads it when it is asked what was found.  Nobody waits,
+but for a moment when a session ends.
 
 The child that then blocks on such a lock says so itself, before it does: it will wait for ever.
 """
@@ -202,7 +202,7 @@ class Forks:
         self.lost.update({hold.node: hold for hold in self._mine.holds} if self._mine is not None else {})
 
     def answer(self) -> None:
-        """All functions for a new child have run: see which locks are still held, and tell the parent."""
+        """All functions for a new child have run, or it leaves: see which locks are still held, and tell the parent."""
         fork = self._mine
         if fork is None:
             return
