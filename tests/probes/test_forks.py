@@ -191,7 +191,7 @@ LEAVE = """
 def leave_when_it_is_told():
     import glob, time
     def told():
-        files = glob.glob(f".ctxcheck/run.*.{os.getpid()}.jsonl")
+        files = glob.glob(f".ctxcheck/run.*.{os.getpid()}*.jsonl")
         return any("CTX306" in open(file).read() for file in files)
     def watch():
         while not told(): time.sleep(0.01)
