@@ -101,5 +101,9 @@ def is_statement(frame: FrameType) -> bool:
     """
     import dis
 
-    behind = [i.opname for i in dis.get_instructions(frame.f_code) if i.offset > frame.f_lasti]
-    return next((name for name in behind if name not in ("CALL", "CACHE", "EXTENDED_ARG", "NOP")), "") == "POP_TOP"
+    code = list(dis.get_instructions(frame.f_code))
+    at = next((i for i in range(len(code) - 1, -1, -1) if code[i].offset <= frame.f_lasti), len(code))
+    # 3.11 calls in two steps; any other call that follows takes the value
+    at += 2 if at < len(code) and code[at].opname == "PRECALL" else 1
+    behind = (i.opname for i in code[at:] if i.opname not in ("CACHE", "EXTENDED_ARG", "NOP"))
+    return next(behind, "") == "POP_TOP"
