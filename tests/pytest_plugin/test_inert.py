@@ -20,7 +20,7 @@ PROBE = """
 import sys, threading, _thread
 
 def test_it():
-    print("RAW", threading.Lock is _thread.allocate_lock)
+    print("RAW", threading.Lock in (_thread.allocate_lock, getattr(_thread, "lock", None)))  # the type, from 3.13 on
     print("LOADED", sorted({m.split(".")[0] for m in sys.modules} & {"structlog", "wrapt", "asyncio"}))
     print("OURS", sorted(m for m in sys.modules if m.startswith("ctxcheck")))
 """

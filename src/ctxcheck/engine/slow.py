@@ -210,6 +210,7 @@ def holds(cur: Node, released: Node | None) -> list[Node]:
 
 
 def _is_librarys(node: Node, call: Blocking, trace: Trace) -> bool:
-    """Whether the standard library writes a file under a lock of its own: a log, which nobody can do otherwise."""
-    codes = (*node.trace.codes[:1], *trace.codes[:1])
-    return call.category == "file" and len(codes) == 2 and all(package_of(code.co_filename) for code in codes)
+    """Whether it is the standard library's own affair: a thread of its own waits under its own lock, or a log is
+    written to a file, which nobody can do otherwise."""
+    ours = [bool(package_of(code.co_filename)) for code in (*node.trace.codes[:1], *trace.codes)]
+    return all(ours) or (call.category == "file" and all(ours[:2]))
