@@ -90,10 +90,11 @@ class DataFile:
         self._argv = [*argv]
         self._facts = {**(facts or {})}
         self.run: str = str(self._facts.pop("run", "")) or _random(8).hex()
+        self.directory: str = directory
         try:
             self.directory = os.path.abspath(directory)  # the program may change its working directory
         except OSError:
-            self.directory = directory
+            pass
         self._begin()
 
     def _begin(self) -> None:

@@ -33,7 +33,7 @@ class Scene:
     for, and taken down at the end."""
 
     def __init__(self) -> None:
-        self.stack = contextlib.ExitStack()
+        self.stack: contextlib.ExitStack[bool | None] = contextlib.ExitStack()
 
     def close(self) -> None:
         self.stack.close()
