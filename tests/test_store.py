@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import json
 import os
@@ -26,7 +27,8 @@ from ctxcheck.session import Session
 from ctxcheck.store import Store
 from tests.reports import findings
 
-#: Names of locks, the outermost first; a section takes them all, one inside the other.
+#: Names of locks, the outermost first; a section takes them all, one inside the other.  "!" is a call that may block,
+#: and what comes after "@" is done on an event loop.
 Section = Sequence[str]
 
 FORTH, BACK = "AB", "BA"
@@ -35,9 +37,17 @@ KNOT = ("AB", "BA", "BC", "CA")
 
 
 def take(locks: dict[str, Any], names: Section) -> None:
-    if names:
+    if names and names[0] == "!":
+        ctxcheck.might_sleep()
+    elif names and names[0] == "@":
+        asyncio.run(on_loop(locks, names[1:]))
+    elif names:
         with locks[names[0]]:
             take(locks, names[1:])
+
+
+async def on_loop(locks: dict[str, Any], names: Section) -> None:
+    take(locks, names)
 
 
 def process(folder: Path, sections: Iterable[Section], *, owners: Owners = "assumed", end: bool = True) -> str:
@@ -153,6 +163,64 @@ def test_orders_that_were_written_by_a_killed_process_count(tmp_path: Path) -> N
     assert [v.rule for v in verdict([killed, process(tmp_path, [BACK])])] == ["CTX001"]
 
 
+# --- slow locks: taken on a loop by one process, held over a slow call by another one --------------
+
+
+@pytest.mark.parametrize("owners", ["assumed", "observed"])
+def test_a_slow_lock_that_no_single_process_had_is_found_and_said_to_be(tmp_path: Path, owners: Owners) -> None:
+    files = [process(tmp_path, ["A!", "B!"], owners=owners), process(tmp_path, ["@A"], owners=owners)]
+    for file in files:
+        assert verdict([file]) == []
+    (found,) = verdict(files)
+    assert (found.rule, found.grade, found.locks) == ("CTX105", "possible", ("store A",))
+    assert found.notes[0] == "no single process had both of these places: they were combined from several"
+    (whole,) = verdict([process(tmp_path / "whole", ["A!", "@A"], owners=owners)])
+    assert said([found]) == said([whole])
+    assert [site.text for site in found.sites] == [site.text for site in whole.sites]
+    assert not any("combined" in note for note in whole.notes)
+    combined(tmp_path / "combined.jsonl", files)
+    assert verdict([str(tmp_path / "combined.jsonl")]) == [found]
+
+
+def test_who_has_a_lock_around_it_doesnt_wait_for_a_slow_one(tmp_path: Path) -> None:
+    files = [process(tmp_path, ["GA!"]), process(tmp_path, ["@GA"])]
+    # but for the outer one, which is as slow
+    assert [v.locks for v in verdict(files)] == [("store G",)]
+    data = DataFile(str(tmp_path / "two"), [])
+    with Session(sink=data):
+        locks = [{"G": ctxcheck.Lock(name="store G"), "A": ctxcheck.Lock(name="store A")} for _ in range(2)]
+        for each in locks:
+            take(each, "GA!")
+    assert {v.locks for v in verdict([str(data.path), files[1]])} == {("store A",), ("store G",)}
+
+
+def test_a_finding_that_the_evidence_tells_otherwise_is_told_once(tmp_path: Path) -> None:
+    """The first of all places is told, whichever process had it."""
+
+    def early(locks: dict[str, Any]) -> None:
+        with locks["A"]:
+            ctxcheck.might_sleep()
+
+    def process_of(*functions: Any) -> str:
+        data = DataFile(str(tmp_path), [])
+        with Session(sink=data):
+            locks = {"A": ctxcheck.Lock(name="store A")}
+            take(locks, "@A")
+            for function in functions:
+                function(locks)
+        return str(data.path)
+
+    def later(locks: dict[str, Any]) -> None:
+        with locks["A"]:
+            ctxcheck.might_sleep()
+
+    files = [process_of(early), process_of(later)]
+    assert len({verdict([file])[0].fingerprint for file in files}) == 2
+    (found,) = verdict(files)
+    assert found.fingerprint == verdict(files[:1])[0].fingerprint
+    assert [found] == verdict(files[::-1])
+
+
 # --- the union is a set ---------------------------------------------------------------------------
 
 
@@ -161,11 +229,13 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     """Ten processes, of which some crashed, some took more owners than are kept, and one is of the first version."""
     folder = tmp_path_factory.mktemp("shards")
     draw = random.Random(3)
-    files = [
-        process(folder, ["".join(draw.sample("ABCDG", draw.randint(1, 4))) for _ in range(draw.randint(1, 12))],
-                end=draw.random() < 0.7)
-        for _ in range(9)
-    ]  # fmt: skip
+    files: list[str] = []
+    for _ in range(9):
+        sections = [
+            draw.choice(["", "@"]) + "".join(draw.sample("ABCDG", draw.randint(1, 4))) + draw.choice(["", "!"])
+            for _ in range(draw.randint(1, 12))
+        ]
+        files.append(process(folder, sections, end=draw.random() < 0.7))
     old = folder / "run.old.1.jsonl"
     header = {"type": "header", "schema_version": 1, "tool": "ctxcheck", "argv": ["x"], "pid": 1, "started": "2026"}
     graph = {

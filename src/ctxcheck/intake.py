@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, TypeVar, cast, final
 
 from ctxcheck.engine.sites import MAX_DEPTH
 from ctxcheck.engine.uses import DOUBTS
 from ctxcheck.evidence import _KINDS, _MODES, SCHEMA_VERSION
-from ctxcheck.witnesses import NAMED_ONLY, SHOWN_ONLY, TABLE_NAMES, Witnesses, dump
+from ctxcheck.witnesses import NAMED_ONLY, SHOWN_ONLY, TABLE_NAMES, Witnesses, blob_of, dump
 
 #: Characters of a name, a class key or an identity.
 MAX_NAME: Final = 2_000
@@ -76,7 +77,7 @@ class Intake:
                     self._plural.add(self._key(index))
                 except (ValueError, TypeError, KeyError, IndexError):
                     self.damaged += 1
-        for name in ("seen", "joins", "handed_over", "edges", "uses", "holds", "senders"):
+        for name in ("seen", "joins", "handed_over", "edges", "uses", "holds", "senders", "taken", "over"):
             facts = self._final if record.get("final") is True else self._facts
             facts += [(name, row) for row in list_in(record, name)]
         self._whole = self._whole or record.get("whole") is True
@@ -122,6 +123,9 @@ class Intake:
             c, masked, uses = _list(fact)
             names = sorted({_text(context) for context in _list(masked)})
             self._uses(into.spot("hold", self._class(c), dump(names)), uses, rows)
+        elif name in ("taken", "over"):
+            c, place = _list(fact)
+            self._place_of(name, self._class(c), _list(place))
         else:
             target, place, needs, woke = _list(fact)
             file, function, position = _list(place)
@@ -136,6 +140,29 @@ class Intake:
             names = sorted(map(_text, _list(flags)))
             way = self._way(_mode(mode), _text_or_none(first), _text_or_none(second), cast("str", doubt), *names)
             rows.append(self._witness(head, way, owner, guards, origin, None, at))
+
+    def _place_of(self, what: str, lock_class: int, place: list[Any]) -> None:
+        """A class is taken where nobody may wait for long, or held over a call that may block.  Of one thread's places
+        that are alike the first one is kept, in the order that they have wherever they are."""
+        if what == "taken":
+            owner, guards, origin, label, began, at, timed, allowed = place
+            if not isinstance(timed, bool):
+                raise ValueError("expected true or false")
+            way = dump([_text(label, least=0), timed, _text_or_none(allowed)])
+        else:
+            owner, guards, origin, mode, began, call, at, allowed = place
+            way = dump([_mode(mode), _text(call), _text_or_none(allowed)])
+        by, who = self._owner(owner)
+        thread = self._rows["owners"][owner][2]
+        held_by = by if thread == -1 else self._owner(thread)[0]
+        where, _ = self._origin(origin)
+        first, since = self._trace(began)
+        trace, path = self._trace(at)
+        file, function, _, position, *_ = next(iter(json.loads(self._points(at))), ("", "", 0, 0))
+        sort = f"{file}\0{function}\0{position + 1:012}\0{self._rows['origins'][origin]}\0{path}{since}{who}"
+        self._into.add_place(
+            (what, lock_class, way, self._guards(guards), held_by, blob_of(sort), by, where, first, trace)
+        )
 
     def _way(self, *parts: str | None) -> str:
         way = self._ways.get(parts)

@@ -10,6 +10,7 @@ project (:class:`Project`).
 from __future__ import annotations
 
 import io
+import itertools
 import linecache
 import os
 import stat
@@ -35,6 +36,10 @@ MAX_JUDGED: Final = 200_000
 #: Bytes of a source file that is shown.
 MAX_SOURCE: Final = 4 * 2**20
 
+#: What is said of what no single process had.
+_ORDERS_APART: Final = "no single process had all of these orders: they were combined from several"
+_APART: Final = {"CTX105": "no single process had both of these places: they were combined from several"}
+
 _READ: Final = sum(getattr(os, name, 0) for name in ("O_RDONLY", "O_NONBLOCK", "O_NOFOLLOW", "O_BINARY"))
 _SUFFIXES: Final = (".py", ".pyw")
 
@@ -58,7 +63,7 @@ def verdict(
     for fingerprint, violation in settled.items():
         known = found.get(fingerprint)
         if known is None:
-            note = "no single process had all of these orders: they were combined from several"
+            note = _APART.get(violation.rule, _ORDERS_APART)
             found[fingerprint] = violation.replace(notes=(note, *violation.notes))
         elif weight(known) < weight(violation) or (known.grade != "certain" and weight(known) != weight(violation)):
             found[fingerprint] = violation.replace(count=max(known.count, violation.count))
@@ -106,13 +111,18 @@ def _document(store: Store) -> dict[str, Any] | None:
             store.problems.add(f"more than {MAX_JUDGED:,} orders lie on cycles: the rest was not looked at")
             break
         chosen.append(edge)
-    if not chosen and not uses:
+    slow = {what: list(itertools.islice(made.places(what, paired=True), MAX_JUDGED + 1)) for what in ("taken", "over")}
+    if any(len(rows) > MAX_JUDGED for rows in slow.values()):
+        store.whole = False
+        store.problems.add(f"more than {MAX_JUDGED:,} places of slow locks: the rest was not looked at")
+    if not chosen and not uses and not slow["taken"]:
         return None
     body = {
         "edges": list(made.edges(chosen)),
         "uses": uses,
         "holds": list(made.spots("hold")) if uses else [],
         "senders": list(made.senders()),
+        **slow,
         "joins": made.flagged("joins"),
         "handed_over": made.flagged("handed_over"),
     }

@@ -296,7 +296,11 @@ class Store:
             yield from _evidence(made, "seen", [made.lock_class(number) for number in numbers])
         for edges in _chunks(self._all_edges()):
             yield from _evidence(made, "edges", list(made.edges(edges)))
-        for name, rows in (("uses", made.spots("use")), ("holds", made.spots("hold")), ("senders", made.senders())):
+        facts = {
+            "uses": made.spots("use"), "holds": made.spots("hold"), "senders": made.senders(),
+            "taken": made.places("taken"), "over": made.places("over"),
+        }  # fmt: skip
+        for name, rows in facts.items():
             yield from _evidence(made, name, rows)
         for name in ("joins", "handed_over"):
             yield from _evidence(made, name, made.flagged(name))

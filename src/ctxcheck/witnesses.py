@@ -41,6 +41,10 @@ create table witness (
 ) without rowid;
 create table sender (target int, place text, woke int, primary key (target, place)) without rowid;
 create table need (target int, place text, class int, primary key (target, place, class)) without rowid;
+create table place (
+    what text, class int, way text, guards int, thread int, sort blob, owner int, origin int, began int, at int,
+    primary key (what, class, way, guards, thread)
+) without rowid;
 """
 
 _PRUNE: Final = f"""
@@ -51,10 +55,24 @@ delete from witness where (head, way, guards, owner) in (
 )
 """
 
+_PRUNE_PLACES: Final = f"""
+delete from place where (what, class, way, guards, thread) in (
+    select what, class, way, guards, thread from (
+        select *, row_number() over (partition by what, class, way, guards order by sort) as nth from place
+    ) where nth > {ENOUGH_OWNERS}
+)
+"""
+
 _INSERT: Final = """
 insert into witness values (?, ?, ?, ?, ?, ?, ?, ?) on conflict do update
 set sort = excluded.sort, origin = excluded.origin, held = excluded.held, taken = excluded.taken
 where excluded.sort < witness.sort
+"""
+
+_INSERT_PLACE: Final = """
+insert into place values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) on conflict do update
+set sort = excluded.sort, owner = excluded.owner, origin = excluded.origin, began = excluded.began, at = excluded.at
+where excluded.sort < place.sort
 """
 
 
@@ -141,10 +159,17 @@ class Witnesses:
         if self._new >= PRUNE_AFTER:
             self.prune()
 
+    def add_place(self, row: tuple[Any, ...]) -> None:
+        """Add a place of a slow lock: "taken" or "over", class, way, guards, thread, sort, owner, origin, since where,
+        where."""
+        self.db.execute(_INSERT_PLACE, row)
+        self._new += 1
+
     def prune(self) -> None:
         """Take out what is too many of its kind."""
         if self._new:
             self.db.execute(_PRUNE)
+            self.db.execute(_PRUNE_PLACES)
             self._new = 0
 
     def every_class(self) -> Iterator[int]:
@@ -231,6 +256,21 @@ class Assembler:
             )
             row = [self.lock_class(number) for (number,) in needs.fetchall()]
             yield [self.lock_class(target), json.loads(place), row, bool(woke)]
+
+    def places(self, what: str, *, paired: bool = False) -> Iterator[list[Any]]:
+        """The rows of "taken" or of "over"; ``paired``: of those classes only that have both."""
+        query = (
+            "select p.class, p.way, p.guards, p.owner, p.origin, p.began, p.at from place p"
+            " join class c on c.id = p.class join item g on g.id = p.guards where p.what = ?"
+            " and (? or exists (select 1 from place o where o.class = p.class and o.what = ?))"
+            " order by c.key, p.way, g.text, p.sort"
+        )
+        other = "over" if what == "taken" else "taken"
+        for number, text, guards, owner, origin, began, at in self._of.db.execute(query, (what, not paired, other)):
+            way = json.loads(text)
+            who = [self._owner(owner), self._guards(guards), self._origin(origin), way[0], self._trace(began)]
+            rest = [self._trace(at), *way[1:]] if what == "taken" else [way[1], self._trace(at), way[2]]
+            yield [self.lock_class(number), [*who, *rest]]
 
     def flagged(self, what: str) -> list[int]:
         """The classes of which something is known."""
