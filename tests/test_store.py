@@ -10,6 +10,7 @@ import random
 import shutil
 import threading
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from ctxcheck.store import Store
 from tests.reports import findings
 
 #: Names of locks, the outermost first; a section takes them all, one inside the other.  "!" is a call that may block,
-#: and what comes after "@" is done on an event loop.
+#: what comes after "@" is done on an event loop, what comes after "#" in the collector's callback.
 Section = Sequence[str]
 
 FORTH, BACK = "AB", "BA"
@@ -41,6 +42,9 @@ def take(locks: dict[str, Any], names: Section) -> None:
         ctxcheck.might_sleep()
     elif names and names[0] == "@":
         asyncio.run(on_loop(locks, names[1:]))
+    elif names and names[0] == "#":
+        with ctxcheck.interrupt("gc"):
+            take(locks, names[1:])
     elif names:
         with locks[names[0]]:
             take(locks, names[1:])
@@ -66,6 +70,23 @@ def process(folder: Path, sections: Iterable[Section], *, owners: Owners = "assu
     assert data.error is None
     assert data.path is not None
     return data.path
+
+
+def pool(folder: Path, workers: int, times: int) -> str:
+    """What a process leaves whose pool had so many workers, and jobs that waited for later ones of it."""
+    data = DataFile(str(folder), ["pool.py"], {"owners": "observed"})
+    ctxcheck.install()
+    try:
+        with Session(owners="observed", sink=data), ThreadPoolExecutor(workers) as executor:
+
+            def outer() -> None:
+                executor.submit(int).result()
+
+            for _ in range(times):
+                executor.submit(outer).result()
+    finally:
+        ctxcheck.uninstall()
+    return str(data.path)
 
 
 def combined(target: Path, files: Iterable[str]) -> bytes:
@@ -232,10 +253,11 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     files: list[str] = []
     for _ in range(9):
         sections = [
-            draw.choice(["", "@"]) + "".join(draw.sample("ABCDG", draw.randint(1, 4))) + draw.choice(["", "!"])
+            draw.choice(["", "@", "#"]) + "".join(draw.sample("ABCDG", draw.randint(1, 4))) + draw.choice(["", "!"])
             for _ in range(draw.randint(1, 12))
         ]
         files.append(process(folder, sections, end=draw.random() < 0.7))
+    files += [pool(folder, workers, times) for workers, times in ((2, 1), (4, 3))]
     old = folder / "run.old.1.jsonl"
     header = {"type": "header", "schema_version": 1, "tool": "ctxcheck", "argv": ["x"], "pid": 1, "started": "2026"}
     graph = {
@@ -335,6 +357,15 @@ def spoil(value: Any, draw: random.Random) -> Any:
             copy[key] = spoil(copy[key], draw)
         return copy
     return draw.choice(EVIL)
+
+
+def test_a_finding_of_no_rule_is_none(tmp_path: Path) -> None:
+    path = Path(process(tmp_path, [FORTH, BACK]))
+    path.write_text(path.read_text().replace('"rule":"CTX001"', '"rule":""'))
+    with Store() as store:
+        store.add(str(path))
+        assert list(store.findings()) == []
+        assert "violation.rule: missing, or too long" in store.problems.told()[0]
 
 
 @given(st.integers(0, 10**9))

@@ -12,8 +12,7 @@ afar, too.
 Nothing in a document is trusted: what doesn't fit is refused in one line.  Names of files are used to show source
 lines; who loads what he doesn't know gives a ``file`` that says under which name each is to be looked for.
 
-Left out: what goes by instances (CTX003), what was found on the spot, places in pools (part of CTX006); those are told
-by the process that saw them.
+Left out: what goes by instances (CTX003), and what was found on the spot; those are told by the process that saw them.
 """
 
 from __future__ import annotations
@@ -35,6 +34,7 @@ from ctxcheck.engine.slow import Over, Taken
 from ctxcheck.engine.union import Union
 from ctxcheck.engine.uses import DOUBTS, Doubt, Use
 from ctxcheck.engine.validator import Validator
+from ctxcheck.engine.waits import Slot
 
 SCHEMA_VERSION: Final = 1
 
@@ -133,6 +133,7 @@ class _Writer:
             "over": [
                 [self._class(c), self._over(place)] for c, places in union.over.items() for place in places.values()
             ],
+            "slots": [self._slot(slot) for slot in union.slots.values()],
             "joins": self._classes(union.joins),
             "handed_over": self._classes(union.handed_over),
         }
@@ -205,7 +206,6 @@ class _Writer:
             self._trace(use.trace), *use.allowed, use.doubt, sorted(use.flags),
         ]  # fmt: skip
 
-
     def _taken(self, place: Taken) -> list[Any]:
         step = place.inside.step
         label = step.label if isinstance(step, ContextStep) and step is not EVENT_LOOP else ""
@@ -220,6 +220,13 @@ class _Writer:
             self._owner(place.owner), self._guards(place.guards), self._origin(place.origin),
             mode.name if mode is not None else WITH.name, self._trace(place.held.trace), place.call,
             self._trace(place.trace), place.allowed,
+        ]  # fmt: skip
+
+    def _slot(self, slot: Slot) -> list[Any]:
+        return [
+            self._class(slot.pool), self._class(slot.job), -1 if slot.waiting is None else self._class(slot.waiting),
+            self._owner(slot.owner), self._origin(slot.origin), self._trace(slot.began_at), self._trace(slot.trace),
+            slot.timed, slot.allowed, slot.workers, slot.inside,
         ]  # fmt: skip
 
 
@@ -289,6 +296,8 @@ class _Reader:
         for row in _rows(document, "over"):
             lock_class, place = _list(row)
             self._read_over(_pick(classes, lock_class), _list(place), body)
+        for row in _rows(document, "slots"):
+            self._read_slot(_list(row), body)
         self._union.joins.update(_pick(classes, i) for i in _rows(document, "joins"))
         self._union.handed_over.update(_pick(classes, i) for i in _rows(document, "handed_over"))
         self._union.seen.update(classes)
@@ -406,7 +415,6 @@ class _Reader:
 
             self._later.append(put)
 
-
     def _read_taken(self, lock_class: LockClass, row: list[Any], body: _Body) -> None:
         owner, guards, origin, label, began, at, timed, reason = row
         by, under, where = body.who(owner, guards, origin)
@@ -436,6 +444,22 @@ class _Reader:
         self._later.append(put)
 
 
+    def _read_slot(self, row: list[Any], body: _Body) -> None:
+        pool, job, waiting, owner, origin, began, at, timed, reason, workers, inside = row
+        first, second = _pick(body.classes, pool), _pick(body.classes, job)
+        third = None if waiting == -1 else _pick(body.classes, waiting)
+        by, where = body.who_in(owner, origin)
+        since, trace = body.trace(began), body.trace(at)
+        allowed = None if reason is None else _text(reason)
+        numbers = _number(workers), _number(inside)
+
+        def put(places: _Places) -> None:
+            since_when, here = places.trace(since), places.trace(trace)
+            self._union.slot(Slot(by, first, second, third, since_when, here, timed is True, allowed, where, *numbers))
+
+        self._later.append(put)
+
+
 class _Body:
     """The tables of one document that its facts refer to."""
 
@@ -458,6 +482,9 @@ class _Body:
 
     def who(self, owner: object, guards: object, origin: object) -> tuple[Owner, frozenset[LockClass], str]:
         return _pick(self._owners, owner), _pick(self._guards, guards), _pick(self._origins, origin)
+
+    def who_in(self, owner: object, origin: object) -> tuple[Owner, str]:
+        return _pick(self._owners, owner), _pick(self._origins, origin)
 
 
 class _Afar(Owner):

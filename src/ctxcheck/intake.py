@@ -77,7 +77,7 @@ class Intake:
                     self._plural.add(self._key(index))
                 except (ValueError, TypeError, KeyError, IndexError):
                     self.damaged += 1
-        for name in ("seen", "joins", "handed_over", "edges", "uses", "holds", "senders", "taken", "over"):
+        for name in ("seen", "joins", "handed_over", "edges", "uses", "holds", "senders", "taken", "over", "slots"):
             facts = self._final if record.get("final") is True else self._facts
             facts += [(name, row) for row in list_in(record, name)]
         self._whole = self._whole or record.get("whole") is True
@@ -126,6 +126,8 @@ class Intake:
         elif name in ("taken", "over"):
             c, place = _list(fact)
             self._place_of(name, self._class(c), _list(place))
+        elif name == "slots":
+            self._slot(_list(fact))
         else:
             target, place, needs, woke = _list(fact)
             file, function, position = _list(place)
@@ -152,17 +154,32 @@ class Intake:
         else:
             owner, guards, origin, mode, began, call, at, allowed = place
             way = dump([_mode(mode), _text(call), _text_or_none(allowed)])
-        by, who = self._owner(owner)
+        by, where, first, trace, sort = self._where(owner, origin, began, at)
         thread = self._rows["owners"][owner][2]
         held_by = by if thread == -1 else self._owner(thread)[0]
+        self._into.add_place((what, lock_class, way, self._guards(guards), held_by, sort, by, where, first, trace))
+
+    def _slot(self, slot: list[Any]) -> None:
+        """Jobs of a pool wait for later ones of the same pool."""
+        pool, job, waiting, owner, origin, began, at, timed, allowed, workers, inside = slot
+        if not isinstance(timed, bool):
+            raise ValueError("expected true or false")
+        by, where, first, trace, place = self._where(owner, origin, began, at)
+        reason = dump(_text_or_none(allowed))
+        third = -1 if waiting == -1 else self._class(waiting)
+        sort = blob_of("" if allowed is None else reason) + b"\0" + place
+        key = (self._class(pool), self._class(job), int(timed))
+        self._into.add_slot(key, _number(workers), _number(inside), (sort, third, by, where, first, trace, reason))
+
+    def _where(self, owner: Any, origin: Any, began: Any, at: Any) -> tuple[int, int, int, int, bytes]:
+        """Who, counting for what, since where, where; and what sorts as the place does, wherever it is."""
+        by, who = self._owner(owner)
         where, _ = self._origin(origin)
         first, since = self._trace(began)
         trace, path = self._trace(at)
         file, function, _, position, *_ = next(iter(json.loads(self._points(at))), ("", "", 0, 0))
         sort = f"{file}\0{function}\0{position + 1:012}\0{self._rows['origins'][origin]}\0{path}{since}{who}"
-        self._into.add_place(
-            (what, lock_class, way, self._guards(guards), held_by, blob_of(sort), by, where, first, trace)
-        )
+        return by, where, first, trace, blob_of(sort)
 
     def _way(self, *parts: str | None) -> str:
         way = self._ways.get(parts)

@@ -115,7 +115,8 @@ def _document(store: Store) -> dict[str, Any] | None:
     if any(len(rows) > MAX_JUDGED for rows in slow.values()):
         store.whole = False
         store.problems.add(f"more than {MAX_JUDGED:,} places of slow locks: the rest was not looked at")
-    if not chosen and not uses and not slow["taken"]:
+    slots = list(itertools.islice(made.slots(), MAX_JUDGED))
+    if not (chosen or uses or slots or slow["taken"]):
         return None
     body = {
         "edges": list(made.edges(chosen)),
@@ -123,6 +124,7 @@ def _document(store: Store) -> dict[str, Any] | None:
         "holds": list(made.spots("hold")) if uses else [],
         "senders": list(made.senders()),
         **slow,
+        "slots": slots,
         "joins": made.flagged("joins"),
         "handed_over": made.flagged("handed_over"),
     }

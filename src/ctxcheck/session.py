@@ -18,7 +18,7 @@ from ctxcheck.engine import slowpath
 from ctxcheck.engine.classes import REGION
 from ctxcheck.engine.declared import Declaration
 from ctxcheck.engine.errors import ViolationError
-from ctxcheck.engine.findings import Finding, InterruptFacts, OrderFacts, SlowFacts
+from ctxcheck.engine.findings import Finding, InterruptFacts, OrderFacts, SlotFacts, SlowFacts
 from ctxcheck.engine.grading import Owners
 from ctxcheck.engine.origins import Phase, outliving
 from ctxcheck.engine.owner import VOID, Owner
@@ -493,7 +493,7 @@ class Session:
             violation = self._compose_finding(finding, stack_depth=self._stack_depth)
         except Exception as error:  # a finding that can't be put into words is still a finding
             return notices.bare(finding, error)
-        if isinstance(finding.facts, (OrderFacts, InterruptFacts, SlowFacts)):
+        if isinstance(finding.facts, (OrderFacts, InterruptFacts, SlowFacts, SlotFacts)):
             self._judged.add(violation.fingerprint)
         try:
             violation = self._acceptance.apply(violation, finding, self.engine)

@@ -298,7 +298,7 @@ class Store:
             yield from _evidence(made, "edges", list(made.edges(edges)))
         facts = {
             "uses": made.spots("use"), "holds": made.spots("hold"), "senders": made.senders(),
-            "taken": made.places("taken"), "over": made.places("over"),
+            "taken": made.places("taken"), "over": made.places("over"), "slots": made.slots(),
         }  # fmt: skip
         for name, rows in facts.items():
             yield from _evidence(made, name, rows)
@@ -348,8 +348,9 @@ class _Reading:
             self._run, self._facts = _run_of(record, self._path), _facts(record)
         elif kind == "violation":
             violation = violation_from_dict(record.get("violation"))
-            if not violation.fingerprint or len(violation.fingerprint) > MAX_NAME:
-                raise ValueError("violation.fingerprint: missing, or too long")
+            for name in ("fingerprint", "rule"):
+                if not 0 < len(getattr(violation, name)) <= MAX_NAME:
+                    raise ValueError(f"violation.{name}: missing, or too long")
             if violation.fingerprint not in self._found and len(self._found) >= MAX_FINDINGS:
                 raise ValueError(f"more than {MAX_FINDINGS:,} findings in one file")
             self._found[violation.fingerprint] = violation

@@ -45,6 +45,11 @@ create table place (
     what text, class int, way text, guards int, thread int, sort blob, owner int, origin int, began int, at int,
     primary key (what, class, way, guards, thread)
 ) without rowid;
+create table slot (
+    pool int, job int, timed int, workers int, inside int,
+    sort blob, waiting int, owner int, origin int, began int, at int, allowed text,
+    primary key (pool, job, timed)
+) without rowid;
 """
 
 _PRUNE: Final = f"""
@@ -75,6 +80,15 @@ set sort = excluded.sort, owner = excluded.owner, origin = excluded.origin, bega
 where excluded.sort < place.sort
 """
 
+_INSERT_SLOT: Final = """
+insert into slot values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) on conflict do update
+set workers = min(workers, excluded.workers), inside = max(inside, excluded.inside)
+"""
+
+_FIRST_SLOT: Final = """
+update slot set sort = ?, waiting = ?, owner = ?, origin = ?, began = ?, at = ?, allowed = ?
+where pool = ? and job = ? and timed = ? and sort > ?
+"""
 
 _K = TypeVar("_K")
 _V = TypeVar("_V")
@@ -164,6 +178,12 @@ class Witnesses:
         where."""
         self.db.execute(_INSERT_PLACE, row)
         self._new += 1
+
+    def add_slot(self, key: tuple[int, int, int], workers: int, inside: int, first: tuple[Any, ...]) -> None:
+        """Add jobs that wait in their own pool: (pool, job, whether timed), workers, how many of them, and of the first
+        one sort, its own class, owner, origin, since where, where, and what accepts it."""
+        self.db.execute(_INSERT_SLOT, (*key, workers, inside, *first))
+        self.db.execute(_FIRST_SLOT, (*first, *key, first[0]))
 
     def prune(self) -> None:
         """Take out what is too many of its kind."""
@@ -271,6 +291,18 @@ class Assembler:
             who = [self._owner(owner), self._guards(guards), self._origin(origin), way[0], self._trace(began)]
             rest = [self._trace(at), *way[1:]] if what == "taken" else [way[1], self._trace(at), way[2]]
             yield [self.lock_class(number), [*who, *rest]]
+
+    def slots(self) -> Iterator[list[Any]]:
+        """The rows of jobs that wait in their own pool."""
+        query = (
+            "select s.* from slot s join class p on p.id = s.pool join class j on j.id = s.job"
+            " order by p.key, j.key, s.timed"
+        )
+        for row in self._of.db.execute(query).fetchall():
+            pool, job, timed, workers, inside, _, waiting, owner, origin, began, at, allowed = row
+            classes = [-1 if number == -1 else self.lock_class(number) for number in (pool, job, waiting)]
+            who = [self._owner(owner), self._origin(origin), self._trace(began), self._trace(at)]
+            yield [*classes, *who, bool(timed), json.loads(allowed), workers, inside]
 
     def flagged(self, what: str) -> list[int]:
         """The classes of which something is known."""

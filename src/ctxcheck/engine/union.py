@@ -5,7 +5,7 @@ tell.  It doesn't depend on the order in which they come, nor on how they were s
 are alike, the first ones in an order of their own are kept, whoever comes first.
 
 Which guards really keep others out is said where it is known, by the one that was there: a witness comes with those
-only.  Left out is what goes by instances: two locks of one class (CTX003), places in pools.
+only.  Left out is what goes by instances: two locks of one class (CTX003).
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from ctxcheck.engine.slow import judge as judge_slow
 from ctxcheck.engine.usage import COLLECTOR, PAUSED, Usage
 from ctxcheck.engine.uses import Use, Uses
 from ctxcheck.engine.verdict import components, judge
+from ctxcheck.engine.waits import Slot, slot_finding
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -115,7 +116,7 @@ class Union:
     was seen anywhere.
     """
 
-    __slots__ = ("edges", "handed_over", "held", "joins", "over", "seen", "senders", "taken", "used")
+    __slots__ = ("edges", "handed_over", "held", "joins", "over", "seen", "senders", "slots", "taken", "used")
 
     def __init__(self) -> None:
         self.edges: dict[Edge, Pool] = {}
@@ -124,6 +125,7 @@ class Union:
         self.senders: dict[LockClass, dict[Place, Sender]] = {}
         self.taken: dict[LockClass, dict[tuple[Any, ...], Taken]] = {}
         self.over: dict[LockClass, dict[tuple[Any, ...], Over]] = {}
+        self.slots: dict[tuple[LockClass, LockClass, bool], Slot] = {}
         self.joins: set[LockClass] = set()
         self.handed_over: set[LockClass] = set()
         self.seen: set[LockClass] = set()
@@ -164,6 +166,8 @@ class Union:
         for slow_class, at in ledger.slow.places():
             guards = frozenset(filter(keeps_out, at.guards))
             self.place(slow_class, at._replace(guards=guards, origin=origin_of(at.owner, at.origin)))
+        for slot in ledger.waits.slots():
+            self.slot(slot._replace(origin=origin_of(slot.owner, slot.origin)))
         self.handed_over |= handed_over
         self.seen.update(engine.seen)
 
@@ -189,6 +193,8 @@ class Union:
         for slow_class, over in other.over.items():
             for call in over.values():
                 self.place(slow_class, call)
+        for slot in other.slots.values():
+            self.slot(slot)
         self.joins |= other.joins
         self.handed_over |= other.handed_over
         self.seen |= other.seen
@@ -242,6 +248,12 @@ class Union:
         else:
             keep(self.over.setdefault(lock_class, {}), (place.owner.thread.serial, *place.sort_key()), place)
 
+    def slot(self, slot: Slot) -> None:
+        """Jobs of a pool wait for later ones of the same pool."""
+        key = (slot.pool, slot.job, slot.timed)
+        known = self.slots.get(key)
+        self.slots[key] = slot if known is None else known.seen_with(slot)
+
     # --- judging ------------------------------------------------------------------
 
     def doubtful(self) -> set[Edge]:
@@ -281,6 +293,8 @@ class Union:
             takens, overs = self.taken[lock_class].values(), self.over[lock_class].values()
             slow = judge_slow(lock_class, takens, overs, owners, _always)
             found += [slow] if slow is not None else []
+        slots = sorted(self.slots.values(), key=lambda slot: (slot.pool.key, slot.job.key, slot.timed))
+        found += [slot_finding(slot, owners) for slot in slots]
         return found + hazard_findings(usage.judge().found)
 
 

@@ -17,10 +17,11 @@ what made the first of them noisy was the second kind of edges without the last 
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING, Final, NamedTuple, final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, final
 
 from ctxcheck.engine.classes import ACQUIRE, INSIDE, JOB, LockClass, Mode
 from ctxcheck.engine.findings import Finding, SlotFacts
+from ctxcheck.engine.grading import Owners
 from ctxcheck.engine.graph import Edge
 from ctxcheck.engine.nesting import guards_of
 from ctxcheck.engine.owner import Node, Owner, OwnerState
@@ -49,8 +50,9 @@ class _Sender:
         self.woke: bool = False
 
 
-class _Slot(NamedTuple):
-    """A job of a pool that waits for a later job of the same pool."""
+class Slot(NamedTuple):
+    """Jobs of a pool that wait for a later job of the same pool: the first one of them, how many workers the pool can
+    have at least, and how many of its jobs wait like this, or have, at most."""
 
     owner: Owner
     pool: LockClass
@@ -60,6 +62,18 @@ class _Slot(NamedTuple):
     trace: Trace
     timed: bool
     allowed: str | None
+    origin: str
+    workers: int
+    inside: int
+
+    def sort_key(self) -> tuple[Any, ...]:
+        """An order that is the same in every process; what isn't accepted comes first."""
+        return (self.allowed is not None, self.trace.sort_key(), self.allowed or "", self.origin)
+
+    def seen_with(self, other: Slot) -> Slot:
+        """Both as one."""
+        first = min(self, other, key=Slot.sort_key)
+        return first._replace(workers=min(self.workers, other.workers), inside=max(self.inside, other.inside))
 
 
 @final
@@ -71,8 +85,7 @@ class Waits:
     def __init__(self, engine: Validator) -> None:
         self._engine: Validator = engine
         self._senders: dict[LockClass, dict[tuple[int, int], _Sender]] = {}
-        #: (pool, job, whether timed) -> the first one, pools of how many workers at least, and the jobs in it at once
-        self._slots: dict[tuple[LockClass, LockClass, bool], tuple[_Slot, int, int]] = {}
+        self._slots: dict[tuple[LockClass, LockClass, bool], Slot] = {}
         #: how often each owner went to work: by serial number, so that it may die
         self._work: dict[int, dict[LockClass, int]] = {}
 
@@ -241,37 +254,43 @@ class Waits:
         """
         key = (pool, job, timed)
         known = self._slots.get(key)
-        if known is not None and known[1] <= workers and known[2] >= inside:
+        if known is not None and known.workers <= workers and known.inside >= inside:
             return
         state.owner.learn_name()
         waiting = next((n for n in state.cur.held() if n.step.lock_class and n.step.lock_class.kind is JOB), None)
-        slot = _Slot(
+        slot = Slot(
             state.owner, pool, job, waiting.step.lock_class if waiting is not None else None,
             waiting.trace if waiting is not None else Trace((), ()), capture(2), timed,
-            self._engine.allowed(state.cur, "CTX006"),
+            self._engine.allowed(state.cur, "CTX006"), self._engine.of(state).origin, workers, inside,
         )  # fmt: skip
         if known is not None:
-            slot, workers, inside = known[0], min(workers, known[1]), max(inside, known[2])
-        self._slots[key] = (slot, workers, inside)
-        self._engine.emit(state, self._slot_finding(slot, workers, inside))
+            slot = known._replace(workers=min(workers, known.workers), inside=max(inside, known.inside))
+        self._slots[key] = slot
+        self._engine.emit(state, slot_finding(slot, self._engine.owners))
+
+    def slots(self) -> list[Slot]:
+        """What is known of places in pools."""
+        return list(self._slots.values())
 
     def findings(self) -> list[Finding]:
         """What is said of places in pools, from all that was seen."""
-        return [self._slot_finding(*known) for known in list(self._slots.values())]
+        return [slot_finding(slot, self._engine.owners) for slot in self.slots()]
 
-    def _slot_finding(self, slot: _Slot, workers: int, inside: int) -> Finding:
-        enough = inside >= workers or self._engine.owners == "assumed"
-        grade: Grade = "possible" if enough and not slot.timed else "unlikely"
-        return Finding(
-            "CTX006",
-            grade,
-            slot.owner,
-            slot.trace,
-            (slot.pool.key, slot.job.key, slot.trace.function()),
-            SlotFacts(slot.pool, slot.job, slot.waiting, slot.began_at, workers, inside, slot.timed),
-            (slot.pool, slot.job),
-            slot.allowed,
-        )
+
+def slot_finding(slot: Slot, owners: Owners) -> Finding:
+    """What places in a pool come to."""
+    enough = slot.inside >= slot.workers or owners == "assumed"
+    grade: Grade = "possible" if enough and not slot.timed else "unlikely"
+    return Finding(
+        "CTX006",
+        grade,
+        slot.owner,
+        slot.trace,
+        (slot.pool.key, slot.job.key, slot.trace.function()),
+        SlotFacts(slot.pool, slot.job, slot.waiting, slot.began_at, slot.workers, slot.inside, slot.timed),
+        (slot.pool, slot.job),
+        slot.allowed,
+    )
 
 
 def fresh(node: Node) -> bool:
