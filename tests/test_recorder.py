@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import ctxcheck
-from ctxcheck import merged
+from ctxcheck import fastpath, merged
 from ctxcheck.datafile import DataFile, read
 from ctxcheck.session import Session
 from ctxcheck.store import Store
@@ -50,6 +50,19 @@ def test_an_order_is_on_disk_when_the_step_is_done_and_each_row_once(tmp_path: P
         _, records, _ = read(str(data.path))
         names = [row[0] for record in records for row in record.get("classes", [])]
         assert sorted(names) == sorted(set(names))
+
+
+def test_what_each_test_shows_anew_is_written_once(tmp_path: Path) -> None:
+    data = DataFile(str(tmp_path), [])
+    with Session(sink=data) as session:
+        (lock,) = locks(1)
+        nest(lock)
+        for number in range(20):
+            phase = session.engine.origins.begin(fastpath.current(), f"test {number}")
+            nest(lock)
+            session.end_origin(phase)
+        _, records, _ = read(str(data.path))
+        assert len([row for record in records for row in record.get("holds", [])]) == 1
 
 
 def test_paths_are_those_that_other_machines_have(tmp_path: Path) -> None:

@@ -123,7 +123,7 @@ class _Writer:
                 for (c, masked), ways in union.held.items()
             ],
             "senders": [
-                [self._class(target), [_to_portable(place[0]), *place[1:]], self._classes(sender.needs), sender.woke]
+                self._sender(target, place, sender.needs, woke=sender.woke)
                 for target, places in union.senders.items()
                 for place, sender in places.items()
             ],
@@ -221,6 +221,11 @@ class _Writer:
             mode.name if mode is not None else WITH.name, self._trace(place.held.trace), place.call,
             self._trace(place.trace), place.allowed,
         ]  # fmt: skip
+
+    def _sender(
+        self, target: LockClass, place: tuple[str, str, int], needs: Iterable[LockClass], *, woke: bool
+    ) -> list[Any]:
+        return [self._class(target), [_to_portable(place[0]), *place[1:]], self._classes(needs), woke]
 
     def _slot(self, slot: Slot) -> list[Any]:
         return [

@@ -40,6 +40,8 @@ class Intake:
         self._final: list[tuple[str, Any]] = []
         self._whole: bool = False
         self._plural: set[str] = set()
+        #: which thread-locals that finalizers look at are set where a class is held, as it was found later
+        self._sets: dict[tuple[int, int], set[str]] = {}
         self._ways: dict[tuple[str | None, ...], str] = {}
         self._memo: dict[str, dict[int, Any]] = {name: {} for name in (*TABLE_NAMES, "points")}
         self._rows["points"] = self._rows["traces"]
@@ -77,6 +79,12 @@ class Intake:
                     self._plural.add(self._key(index))
                 except (ValueError, TypeError, KeyError, IndexError):
                     self.damaged += 1
+        for row in list_in(record, "sets"):
+            try:
+                c, at, names = _list(row)
+                self._sets.setdefault((_number(c), _number(at)), set()).update(map(_text, _list(names)))
+            except (ValueError, TypeError):
+                self.damaged += 1
         for name in ("seen", "joins", "handed_over", "edges", "uses", "holds", "senders", "taken", "over", "slots"):
             facts = self._final if record.get("final") is True else self._facts
             facts += [(name, row) for row in list_in(record, name)]
@@ -91,6 +99,7 @@ class Intake:
         if self._whole:
             self._facts.clear()
             self._plural.clear()
+            self._sets.clear()
         for name, fact in (*self._facts, *self._final):
             try:
                 self._enter(name, fact, rows)
@@ -122,6 +131,9 @@ class Intake:
         elif name == "holds":
             c, masked, uses = _list(fact)
             names = sorted({_text(context) for context in _list(masked)})
+            if self._sets:
+                more = [(use, self._sets.get((c, use[4]), ())) for use in map(_list, _list(uses))]
+                uses = [[*use[:8], [*_list(use[8]), *flags]] for use, flags in more]
             self._uses(into.spot("hold", self._class(c), dump(names)), uses, rows)
         elif name in ("taken", "over"):
             c, place = _list(fact)
@@ -139,7 +151,7 @@ class Intake:
             owner, guards, origin, mode, at, first, second, doubt, flags = _list(use)
             if doubt not in DOUBTS:
                 raise ValueError("unknown doubt")
-            names = sorted(map(_text, _list(flags)))
+            names = sorted(set(map(_text, _list(flags))))
             way = self._way(_mode(mode), _text_or_none(first), _text_or_none(second), cast("str", doubt), *names)
             rows.append(self._witness(head, way, owner, guards, origin, None, at))
 

@@ -21,6 +21,7 @@ from ctxcheck.engine.blame import nests_its_own
 from ctxcheck.engine.classes import TRY, ContextStep, LockClass, Step
 from ctxcheck.engine.finalizing import look
 from ctxcheck.engine.findings import Finding, InterruptFacts
+from ctxcheck.engine.learned import FlagsFact, UseFact
 from ctxcheck.engine.nesting import guards_of
 from ctxcheck.engine.owner import VOID, Node, Owner, OwnerState
 from ctxcheck.engine.raw import get_frame, is_main_thread
@@ -235,12 +236,18 @@ class Interrupts:
     def apply(self, event: UseEvent) -> list[Finding]:
         """Enter an event, and say what it shows; under the validator's mutex."""
         found: list[Hazard] = []
+        lock_class, listener = event.lock_class, self._engine.orders.listener
+        if listener is not None:
+            listener.take(UseFact(lock_class, event.context, event.masked, event.use))
         if event.context is not None:
             if event.use.flags:
-                self._engine.finalizers.watch(event.lock_class)
-            found += self.usage.add_use(event.lock_class, event.context, event.use)
+                self._engine.finalizers.watch(lock_class)
+            flags = self.usage.flags.get(lock_class)
+            found += self.usage.add_use(lock_class, event.context, event.use)
+            if listener is not None and self.usage.flags.get(lock_class) != flags:
+                listener.take(FlagsFact(lock_class))
         if event.masked is not None:
-            found += self.usage.add_hold(event.lock_class, event.masked, event.use)
+            found += self.usage.add_hold(lock_class, event.masked, event.use)
         return [hazard_finding(hazard, event.owner) for hazard in found if not _is_librarys(hazard)]
 
     def ordered(self, source: LockClass, target: LockClass, owner: Owner) -> list[Finding]:

@@ -16,6 +16,7 @@ from ctxcheck.engine.blame import nests_its_own
 from ctxcheck.engine.classes import AWAIT, LockClass, Mode
 from ctxcheck.engine.findings import Entry, Finding, NestingFacts
 from ctxcheck.engine.graph import OrderGraph, Witness
+from ctxcheck.engine.learned import ClassFact
 from ctxcheck.engine.owner import Node, Owner, OwnerState, Reentry
 from ctxcheck.engine.rules import GRADES, Grade
 from ctxcheck.engine.sites import Trace
@@ -121,8 +122,11 @@ class Nesting:
             other = self._instance(known, entry, lock_class)
             if other is None or other is lock:
                 continue
+            joined = self.joins(lock_class)
             self._held_under.update(() if entry.step.mode.shared else (lock_class,))
             self._taken_inside.update(() if mode.recursive else (lock_class,))
+            if self.joins(lock_class) and not joined:
+                self._engine.orders.note(ClassFact("joins", lock_class))
             ordered = _ascending(getattr(other, "order_key", None), getattr(lock, "order_key", None))
             if ordered is None:
                 others.append((self._instance_class(other, lock_class), entry.step.mode, entry.trace))

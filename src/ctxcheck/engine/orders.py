@@ -16,7 +16,7 @@ from __future__ import annotations
 import dataclasses
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, TypeVar, final
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar, final
 
 from ctxcheck.engine.blame import is_librarys
 from ctxcheck.engine.classes import AWAIT, INSIDE, LockClass, Mode
@@ -24,6 +24,7 @@ from ctxcheck.engine.findings import Finding, OrderFacts, Waiter
 from ctxcheck.engine.grading import Cycle
 from ctxcheck.engine.graph import Edge, Evidence, OrderGraph, Witness
 from ctxcheck.engine.interrupts import Resumed, UseEvent
+from ctxcheck.engine.learned import OrderFact
 from ctxcheck.engine.nesting import NestEvent
 from ctxcheck.engine.owner import Node, Owner, OwnerState
 from ctxcheck.engine.raw import allocate_lock, get_ident
@@ -32,6 +33,7 @@ from ctxcheck.engine.verdict import Verdict, best_cycle, components, judge
 from ctxcheck.engine.waits import is_wait
 
 if TYPE_CHECKING:
+    from ctxcheck.engine.learned import Fact, Listener
     from ctxcheck.engine.ledger import Ledger
     from ctxcheck.engine.validator import Validator
 
@@ -65,16 +67,6 @@ class OrderEvent(NamedTuple):
     beside: frozenset[LockClass] = frozenset()
 
 
-class Listener(Protocol):
-    """Who is told what was learned."""
-
-    def take(self, edge: Edge, witness: Witness, /) -> object:
-        """A witness is news.  Called under the mutex: it may not wait, and not raise."""
-
-    def flush(self) -> object:
-        """See to what was taken.  Called by any thread, also in the middle of itself; may not wait, and not raise."""
-
-
 @final
 class Orders:
     """The orders of one session.  The graph is changed, and the verdict made, under the mutex only.
@@ -90,7 +82,7 @@ class Orders:
         self._guard_sets: dict[frozenset[LockClass], frozenset[LockClass]] = {}
         self._told_at_once: int = 0
         self._search_at_once: int = SEARCH_AT_ONCE
-        #: is told of each witness that is news, under the mutex, and then asked to see to it, without
+        #: is told of all that is news, some of it under the mutex, and then asked to see to it, without
         self.listener: Listener | None = None
 
     def record(
@@ -152,6 +144,12 @@ class Orders:
     def queue(self, event: UseEvent | Resumed) -> None:
         """Put an event on the queue, for who queues it to see to when there are no more."""
         self._queue.append(event)
+
+    def note(self, fact: Fact) -> None:
+        """Something is news that isn't an order: say so; not under the mutex."""
+        if self.listener is not None:
+            self.listener.take(fact)
+            self.listener.flush()
 
     def see_to(self, state: OwnerState) -> None:
         """Work off what is queued."""
@@ -221,7 +219,7 @@ class Orders:
             news, cyclic = ledger.graph.add(*edge, witness)
             if news:
                 if self.listener is not None:
-                    self.listener.take(edge, witness)
+                    self.listener.take(OrderFact(edge, witness))
                 found += ledger.interrupts.ordered(*edge, event.owner)
             if news and cyclic:
                 cycle = self.cycle_at_once(ledger, ledger.graph, edge)

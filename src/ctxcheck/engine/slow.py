@@ -22,6 +22,7 @@ from ctxcheck.engine.blame import package_of
 from ctxcheck.engine.classes import FREE, LockClass
 from ctxcheck.engine.findings import Entry, Finding, SlowFacts
 from ctxcheck.engine.grading import Owners
+from ctxcheck.engine.learned import PlaceFact
 from ctxcheck.engine.nesting import guards_of
 from ctxcheck.engine.owner import Node, Owner, OwnerState
 from ctxcheck.engine.rules import Grade
@@ -98,8 +99,9 @@ class Slow:
         if key in places:
             return
         reason, guards = engine.entry(because), guards_of(held)
-        if keep(places, key, Taken(state.owner, reason, node.trace, guards, mode.timed, allowed, state.origin)):
-            self._tell(state, lock_class)
+        place = Taken(state.owner, reason, node.trace, guards, mode.timed, allowed, state.origin)
+        if keep(places, key, place):
+            self._tell(state, lock_class, place)
 
     def over(self, state: OwnerState, call: Blocking, held: list[Node], where: Where) -> None:
         """``state`` is about to make a call that may block, and is allowed to, with these ``held`` (:func:`holds`).
@@ -118,11 +120,13 @@ class Slow:
                 continue
             state.owner.learn_name()
             entry, guards = engine.entry(node), guards_of([n for n in held if n is not node])
-            if keep(places, key, Over(state.owner, entry, call.name, trace, guards, allowed, state.origin)):
-                self._tell(state, lock_class)
+            place = Over(state.owner, entry, call.name, trace, guards, allowed, state.origin)
+            if keep(places, key, place):
+                self._tell(state, lock_class, place)
 
-    def _tell(self, state: OwnerState, lock_class: LockClass) -> None:
-        """What is known of a class now, if that is news."""
+    def _tell(self, state: OwnerState, lock_class: LockClass, place: Taken | Over) -> None:
+        """What is known of a class with one more place, if that is news."""
+        self._engine.orders.note(PlaceFact(lock_class, place))
         finding = self._judge(lock_class)
         if finding is not None and (lock_class, finding.grade) not in self._told:
             self._told.add((lock_class, finding.grade))

@@ -32,6 +32,7 @@ from ctxcheck.engine.generators import Generators
 from ctxcheck.engine.grading import Owners
 from ctxcheck.engine.graph import OrderGraph
 from ctxcheck.engine.interrupts import interrupts
+from ctxcheck.engine.learned import ClassFact
 from ctxcheck.engine.ledger import Ledger
 from ctxcheck.engine.levels import excuse
 from ctxcheck.engine.nesting import guards_of
@@ -279,10 +280,16 @@ class Validator:
         if lock_class.kind.owned:
             report_release(self, state, "CTX302", lock_class, holder.owner, node)
             return
-        lock_class.hand_over()
+        self.hand_over(lock_class)
         holder.drops.append(node)
         self.roster.redeem(node)
         self.provisional.pop(holder, None)
+
+    def hand_over(self, lock_class: LockClass) -> None:
+        """A lock of this class is released by an owner that doesn't hold it, and may do so."""
+        if not lock_class.handed_over:
+            lock_class.hand_over()
+            self.orders.note(ClassFact("handed_over", lock_class))
 
     def unbalanced_release(self, state: OwnerState, lock_class: LockClass) -> None:
         """A release of a lock that nobody holds (CTX305)."""

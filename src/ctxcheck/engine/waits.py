@@ -23,6 +23,7 @@ from ctxcheck.engine.classes import ACQUIRE, INSIDE, JOB, LockClass, Mode
 from ctxcheck.engine.findings import Finding, SlotFacts
 from ctxcheck.engine.grading import Owners
 from ctxcheck.engine.graph import Edge
+from ctxcheck.engine.learned import SenderFact, SlotFact
 from ctxcheck.engine.nesting import guards_of
 from ctxcheck.engine.owner import Node, Owner, OwnerState
 from ctxcheck.engine.rules import Grade
@@ -42,12 +43,13 @@ _THREADING: Final = threading.Thread.run.__code__.co_filename
 class _Sender:
     """One place that sends a signal: the locks that were needed to get there, and whether somebody was woken."""
 
-    __slots__ = ("at", "needs", "woke")
+    __slots__ = ("at", "needs", "told", "woke")
 
     def __init__(self, at: Trace) -> None:
         self.at: Trace = at
         self.needs: set[LockClass] = set()
         self.woke: bool = False
+        self.told: bool = False
 
 
 class Slot(NamedTuple):
@@ -206,7 +208,11 @@ class Waits:
         sender = self._sender(target, trace)
         news = [(lock_class, n) for lock_class, n in needed.items() if lock_class not in sender.needs]
         sender.needs.update(lock_class for lock_class, _ in news)
-        sender.woke = sender.woke or woke
+        if (woke and not sender.woke) or news or not sender.told:
+            sender.woke, sender.told = sender.woke or woke, True
+            self._engine.orders.note(
+                SenderFact(target, sender.at.sort_key(), frozenset(sender.needs), sender.woke)
+            )
         state.owner.learn_name()
         for lock_class, node in news:
             assert node.step.mode is not None
@@ -266,6 +272,7 @@ class Waits:
         if known is not None:
             slot = known._replace(workers=min(workers, known.workers), inside=max(inside, known.inside))
         self._slots[key] = slot
+        self._engine.orders.note(SlotFact(slot))
         self._engine.emit(state, slot_finding(slot, self._engine.owners))
 
     def slots(self) -> list[Slot]:

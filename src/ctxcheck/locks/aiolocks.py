@@ -323,7 +323,7 @@ class Semaphore(Look, _Semaphore):
                 if node is None or type(node) is Unused:
                     # released without an acquire: it signals, and orders nothing
                     if fastpath._engine is not None:
-                        record.lock_class.hand_over()
+                        slowpath.consult(fastpath._engine.hand_over, record.lock_class)
                 elif node is not VOID:
                     slowpath.consult(leave_called, record, node)
         finally:
