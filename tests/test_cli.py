@@ -491,4 +491,4 @@ def test_findings_of_unittest_name_their_tests(ctxcheck: Run, tmp_path: Path) ->
     result = ctxcheck("run", "--owners", "assumed", "-m", "unittest", "test_bank")
     assert result.returncode == 1
     assert result.stdout.count("error[CTX001]") == 1
-    assert "seen in `TestBank.test_ba` and `TestBank.test_ab`" in result.stdout
+    assert "seen in `test_bank.TestBank.test_ba` and `test_bank.TestBank.test_ab`" in result.stdout

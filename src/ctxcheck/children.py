@@ -96,7 +96,7 @@ class _Checks:
         )
 
     def _begin(self) -> None:
-        from ctxcheck import adapters
+        from ctxcheck import adapters, unittests
         from ctxcheck.probes import install
         from ctxcheck.targets import Targets, shipped
 
@@ -105,6 +105,7 @@ class _Checks:
         said = (*self._config.may_sleep, *self._config.atomic, *self._config.requires_lock)
         # whoever started this process has told of those that don't resolve
         Targets((*said, *shipped(_ignore)), _ignore).install()
+        unittests.install()
         self._session.start()
         # registered before the program can register anything: called after all of that
         atexit.register(self._finish)

@@ -245,7 +245,7 @@ class Run:
 
     def go(self) -> NoReturn:
         """Run, report, and leave."""
-        from ctxcheck import adapters, children
+        from ctxcheck import adapters, children, unittests
         from ctxcheck.dumps import dump_on
         from ctxcheck.greenlets import Watch
         from ctxcheck.probes import install
@@ -260,6 +260,7 @@ class Run:
         install.install(blocking=self.config.blocking, not_blocking=self.config.not_blocking)
         adapters.install(self.config.adapters)
         self.targets.install()
+        unittests.install()
         self.session.start()
         watch.install()
         undo = dump_on(self.config.dump_signal)
@@ -272,6 +273,7 @@ class Run:
                 self.session.stop("run")
                 self.never = self.targets.never_imported()
                 self.targets.uninstall()
+                unittests.uninstall()
                 adapters.uninstall()
                 install.uninstall()
         if self.refused:

@@ -13,7 +13,7 @@ from types import CodeType
 from typing import Any, Final, final
 
 from ctxcheck import fastpath, imports, loops, steps, timeouts
-from ctxcheck.engine import slowpath, taskstate
+from ctxcheck.engine import behalf, slowpath, taskstate
 from ctxcheck.engine.errors import ViolationError
 from ctxcheck.engine.owner import VOID, OwnerState
 from ctxcheck.engine.raw import get_frame
@@ -148,6 +148,8 @@ def _made(task: Any) -> Any:
     engine = fastpath._engine
     if engine is not None and engine.origins.default:
         slowpath.consult(engine.roster.sent, task, fastpath.current())
+    if behalf.active:
+        behalf.created(task)
     stack = getattr(task, "_source_traceback", None)
     if stack and stack[-1].filename == __file__:
         del stack[-1]

@@ -29,6 +29,7 @@ ROOMS: dict[str, set[str]] = {
     "reports": {"engine"},
     "probes": {"engine", "fastpath", "imports", "locks"},
     "selection": {"engine"},
+    "unittests": {"engine", "imports", "probes", "steps"},
     "adapters": {"engine", "fastpath", "imports", "markers", "probes"},
     "notices": {"engine"},
     # what sessions learned, between processes
@@ -59,7 +60,7 @@ ROOMS: dict[str, set[str]] = {
     "baseline": {"reports", "engine.errors", "engine.violations"},
     "children": {
         "adapters", "config", "datadir", "datafile", "engine", "locks", "merged", "probes", "reports", "runner",
-        "selection", "session", "store", "targets",
+        "selection", "session", "store", "targets", "unittests",
     },
     "outputs": {"keys", "reports", "engine.errors"},
     "forked": {"datafile", "engine", "reports"},
@@ -69,7 +70,7 @@ ROOMS: dict[str, set[str]] = {
     "cli": {
         "adapters", "baseline", "children", "commands", "config", "keys", "datafile", "dumps", "forked", "listing",
         "runner", "greenlets", "outputs", "selection", "session", "locks", "probes", "reports", "engine", "fastpath",
-        "targets",
+        "targets", "unittests",
     },
     "pytest_plugin": {
         "baseline", "config", "keys", "datafile", "evidence", "selection", "session", "locks", "probes", "reports",

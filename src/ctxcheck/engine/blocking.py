@@ -15,6 +15,7 @@ import os
 from types import CodeType
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, final
 
+from ctxcheck.engine import behalf
 from ctxcheck.engine.blame import package_of
 from ctxcheck.engine.classes import BLOCK, EVENT_LOOP, ContextStep
 from ctxcheck.engine.contexts import forbidding
@@ -239,8 +240,8 @@ def look_around() -> Where:
         codes.append(code)
         lastis.append(frame.f_lasti)
         frame = frame.f_back
-    full = trace = Trace(tuple(codes), tuple(lastis))
+    full = trace = Trace(tuple(codes), tuple(lastis), behalf.now())
     first = next((index for index, code in enumerate(codes) if not package_of(code.co_filename)), 0)
     if first:
-        trace = Trace(full.codes[first:], full.lastis[first:])
+        trace = Trace(full.codes[first:], full.lastis[first:], full.test)
     return Where(trace, full, exempt, logs)

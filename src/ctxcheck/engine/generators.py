@@ -92,7 +92,7 @@ class Generators:
             return False
         trace = capture(1)
         at = next((i for i, each in enumerate(trace.codes) if each is code), 0)
-        where = Trace((code, *trace.codes[at + 1 :]), (thrown.tb_lasti, *trace.lastis[at + 1 :]))
+        where = Trace((code, *trace.codes[at + 1 :]), (thrown.tb_lasti, *trace.lastis[at + 1 :]), trace.test)
         self._engine.emit(state, self._finding(state, node, node.stands_for, where, "closed", ""))
         return True
 

@@ -15,6 +15,7 @@ from gc import get_referents
 from types import CodeType, FrameType
 from typing import Any, Final, NamedTuple
 
+from ctxcheck.engine import behalf
 from ctxcheck.engine.raw import get_frame
 
 #: Frames whose code lives here are the validator's own and never part of a trace's head.
@@ -56,15 +57,16 @@ def resolve(code: CodeType, lasti: int) -> Place:
 class Trace:
     """A captured stack, innermost call first.
 
-    ``codes`` and ``lastis`` run in parallel.  Immutable by convention; shared
-    freely between owners and findings.
+    ``codes`` and ``lastis`` run in parallel.  ``test`` is the one that its thread or task worked for, where that is
+    known.  Immutable by convention; shared freely between owners and findings.
     """
 
-    __slots__ = ("codes", "lastis")
+    __slots__ = ("codes", "lastis", "test")
 
-    def __init__(self, codes: tuple[CodeType, ...], lastis: tuple[int, ...]) -> None:
+    def __init__(self, codes: tuple[CodeType, ...], lastis: tuple[int, ...], test: str = "") -> None:
         self.codes: tuple[CodeType, ...] = codes
         self.lastis: tuple[int, ...] = lastis
+        self.test: str = test
 
     def places(self) -> list[Place]:
         """Resolve every entry, innermost first.  Costs tens of microseconds a frame: for reports only."""
@@ -95,7 +97,10 @@ def capture(depth: int = 1, limit: int = MAX_DEPTH) -> Trace:
 
     Costs about 50 ns a frame; ``limit`` bounds it.
     """
-    return capture_frame(get_frame(depth), limit)
+    trace = capture_frame(get_frame(depth), limit)
+    if behalf.active:
+        trace.test = behalf.now()
+    return trace
 
 
 def capture_frame(frame: FrameType | None, limit: int = MAX_DEPTH) -> Trace:
@@ -148,7 +153,7 @@ _LIBRARY: Final = os.path.dirname(os.path.abspath(os.__file__)) + os.sep
 def suspended_at(body: Any) -> Trace:
     """Where a coroutine or async generator waits: its own frames, which aren't on the stack now, and who resumed it."""
     own, around = chain_of(body), capture(1)
-    return Trace((*own.codes, *around.codes)[:MAX_DEPTH], (*own.lastis, *around.lastis)[:MAX_DEPTH])
+    return Trace((*own.codes, *around.codes)[:MAX_DEPTH], (*own.lastis, *around.lastis)[:MAX_DEPTH], around.test)
 
 
 def chain_of(body: Any) -> Trace:

@@ -16,8 +16,8 @@ import weakref
 from collections.abc import Callable
 from typing import Any, Final, final
 
+from ctxcheck.engine import behalf, ranges
 from ctxcheck.engine import declared as declarations
-from ctxcheck.engine import ranges
 from ctxcheck.engine.allows import Allows
 from ctxcheck.engine.brackets import BracketBook
 from ctxcheck.engine.classes import AWAIT, EVENT_LOOP, REGISTRY, ContextStep, LockClass, Step
@@ -225,7 +225,7 @@ class Validator:
         """One and the same trace for one and the same stack: a program has many more edges than places."""
         if len(self._traces) >= MAX_SHARED:
             self._traces.clear()
-        return self._traces.setdefault((trace.lastis, *map(id, trace.codes)), trace)
+        return self._traces.setdefault((trace.lastis, trace.test, *map(id, trace.codes)), trace)
 
     def enter(self, state: OwnerState, step: Step) -> Node:
         """Return the node for a context or a region entered here; made, and cached, if need be."""
@@ -319,7 +319,7 @@ class Validator:
                             codes.append(caller.f_code)
                             lastis.append(caller.f_lasti)
                             caller = caller.f_back
-                        return Entry(node.step, Trace(tuple(codes), tuple(lastis)), True)
+                        return Entry(node.step, Trace(tuple(codes), tuple(lastis), behalf.now()), True)
                 frame = frame.f_back
         return Entry(node.step, node.trace, still_running(node.trace) is not None)
 

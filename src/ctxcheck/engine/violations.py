@@ -134,6 +134,7 @@ class Violation:
     paths.  ``allowed_by`` is the reason of the ``allow`` that accepts the finding, or ``None``;
     ``allowed_kind`` then says of which sort that is ("block", "comment", "configuration"), ``allowed_at`` where it is.
     ``baselined`` says that it is in the baseline, which is what a report is asked with, not part of the finding.
+    ``tests`` are those that its stacks were seen in, where that is known.
     ``notes`` are facts, ``helps`` say what to do (most likely first), ``allow`` are the lines that
     show how to accept the finding.
     """
@@ -159,6 +160,7 @@ class Violation:
     helps: tuple[str, ...] = ()
     allow: tuple[str, ...] = ()
     baselined: bool = False
+    tests: tuple[str, ...] = ()
     allowed_kind: str = ""
     allowed_at: str = ""
 

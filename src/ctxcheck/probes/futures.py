@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
 from ctxcheck import fastpath
-from ctxcheck.engine import slowpath
+from ctxcheck.engine import behalf, slowpath
 from ctxcheck.engine.classes import JOB, POOL, LockClass
 from ctxcheck.engine.owner import VOID
 from ctxcheck.engine.raw import get_ident
@@ -53,15 +53,16 @@ class _Pool:
 
 
 class _Job:
-    """What is known of one job: its class, what it counts for, its place in the order of submission, its pool, and
-    whether somebody has seen that it is done."""
+    """What is known of one job: its class, what it counts for, the test that it works for, its place in the order of
+    submission, its pool, and whether somebody has seen that it is done."""
 
-    __slots__ = ("done", "lock_class", "origin", "pool", "serial")
+    __slots__ = ("done", "lock_class", "origin", "pool", "serial", "test")
 
     def __init__(self, lock_class: LockClass) -> None:
         self.lock_class: LockClass = lock_class
         self.serial: int = _serials()
         self.origin: str = origin_here()
+        self.test: str = behalf.now()
         self.pool: _Pool | None = None
         self.done: bool = False
 
@@ -254,11 +255,13 @@ def watch_pools(patches: Patches, module: Any) -> None:
                 return original(self)
             me = get_ident()
             before, inside = _running.get(me), None
+            test = behalf.begin(job.test)
             try:
                 _running[me] = job
                 inside = enter(job.lock_class, job.origin, lent=True)
                 return original(self)
             finally:
+                behalf.begin(test)
                 if inside is not None:
                     leave(inside)
                 if before is None:

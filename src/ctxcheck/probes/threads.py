@@ -6,7 +6,7 @@ import threading
 from typing import Any, NamedTuple, cast
 
 from ctxcheck import fastpath
-from ctxcheck.engine import slowpath
+from ctxcheck.engine import behalf, slowpath
 from ctxcheck.engine.classes import THREAD, LockClass
 from ctxcheck.engine.owner import VOID, Node, OwnerState
 from ctxcheck.engine.raw import get_ident
@@ -16,12 +16,14 @@ from ctxcheck.probes.patches import Patches
 
 
 class _Known:
-    """What is known of one thread: its class, what it counts for, and whether somebody has seen that it is over."""
+    """What is known of one thread: its class, what it counts for, the test that it works for, and whether somebody has
+    seen that it is over."""
 
-    __slots__ = ("origin", "over", "party")
+    __slots__ = ("origin", "over", "party", "test")
 
     def __init__(self, party: LockClass) -> None:
         self.origin: str = origin_here()
+        self.test: str = behalf.now()
         self.party: LockClass = party
         self.over: bool = False
 
@@ -43,9 +45,11 @@ def watch(patches: Patches) -> None:
         def _bootstrap_inner(self: Any) -> None:
             known = fields(self).get(KEY)
             inside = enter(known.party, known.origin) if known is not None and live() else None
+            before = behalf.begin(known.test if known is not None else "")
             try:
                 original(self)
             finally:
+                behalf.begin(before)
                 if inside is not None:
                     leave(inside)
 

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 SCHEMA_VERSION: Final = 1
 TITLE: Final = "ctxcheck: cross-test violations"
+#: Tests that are named for one finding.
+MAX_TESTS: Final = 100
 
 
 class Results:
@@ -66,7 +68,7 @@ class Results:
     def add_test(self, nodeid: str, violations: list[Violation], expected: Iterable[str] = ()) -> None:
         """A test is over."""
         if violations:
-            self.found[nodeid] = violations
+            self.found[nodeid] = [v.replace(tests=(nodeid,)) for v in violations]
         for violation in violations:
             self._note_told(violation.rule, violation.keys, GRADES.index(violation.grade))
         for fingerprint in expected:
@@ -186,7 +188,8 @@ class Results:
                 else:
                     note = f"seen in {origin}, which is no test"
                     seen[violation.fingerprint] = (violation.replace(notes=(*violation.notes, note)), [origin])
-        self._cross = sorted(seen.values(), key=lambda pair: (pair[0].rule, pair[0].fingerprint))
+        pairs = [(v.replace(tests=tuple(_tests(origins))), origins) for v, origins in seen.values()]
+        self._cross = sorted(pairs, key=lambda pair: (pair[0].rule, pair[0].fingerprint))
         for violation, _ in self._cross:
             self._checks.data.write(
                 {"type": "violation", "violation": violation.to_dict(), "origin": "<cross-test>"}
@@ -225,8 +228,10 @@ class Results:
         for origin in sorted(self.found):
             for violation in self.found[origin]:
                 known = found.get(violation.fingerprint)
+                tests = tuple(dict.fromkeys((*(known.tests if known else ()), *violation.tests)))[:MAX_TESTS]
                 if known is None or (known.allowed_by is not None and violation.allowed_by is None):
-                    found[violation.fingerprint] = violation
+                    known = violation
+                found[violation.fingerprint] = known.replace(tests=tests)
         return list(found.values())
 
     # --- what is said ---------------------------------------------------------------------
@@ -316,11 +321,18 @@ def _labelled(violation: Violation, finding: Finding, origins: list[str]) -> Vio
     return violation.replace(notes=("no single test has all of these orders:", *lines, *violation.notes))
 
 
+def _tests(origins: Iterable[str]) -> list[str]:
+    """The tests among them, and those that were outlived."""
+    return list(
+        dict.fromkeys(
+            origin.removeprefix(f"{BACKGROUND} of ")
+            for origin in origins
+            if not origin.startswith("<") or origin.startswith(f"{BACKGROUND} of ")
+        )
+    )
+
+
 def reproduce(origins: Iterable[str]) -> str:
     """The command that runs just the tests that a finding was made of; empty if there are none."""
-    tests = dict.fromkeys(
-        origin.removeprefix(f"{BACKGROUND} of ")
-        for origin in origins
-        if not origin.startswith("<") or origin.startswith(f"{BACKGROUND} of ")
-    )
+    tests = _tests(origins)
     return " ".join(["pytest --ctxcheck", *(f'"{test}"' for test in tests)]) if tests else ""

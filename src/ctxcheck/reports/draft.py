@@ -235,6 +235,7 @@ class Draft:
             notes=(*self.notes, *([f"seen in {and_list(list(map(code, self._tests)))}"] if self._tests else [])),
             helps=tuple(self.helps),
             allow=tuple(self.allow),
+            tests=tuple(self._tests),
             allowed_kind="" if finding.allowed is None else "block",
             allowed_at=self.where(finding.allowed.step.declared) if type(finding.allowed) is Grant else "",
         )

@@ -135,6 +135,7 @@ def violation_from_dict(data: object) -> Violation:
         notes=top.texts("notes"),
         helps=top.texts("helps"),
         allow=top.texts("allow"),
+        tests=top.texts("tests"),
         baselined=top.flag("baselined"),
         allowed_kind=top.text("allowed_kind", ""),
         allowed_at=top.text("allowed_at", ""),

@@ -201,7 +201,8 @@ class _Writer:
                 name: [safe(text) for text in texts]
                 for name, texts in (
                     ("locks", violation.locks), ("keys", violation.keys), ("owners", violation.owners),
-                    ("held", violation.held), ("notes", violation.notes), ("helps", violation.helps),
+                    ("held", violation.held), ("tests", violation.tests), ("notes", violation.notes),
+                    ("helps", violation.helps),
                 )
                 if texts
             },

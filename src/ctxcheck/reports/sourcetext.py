@@ -263,7 +263,10 @@ def _program(entries: list[tuple[CodeType, int]]) -> list[tuple[CodeType, int]]:
 
 
 def test_of(trace: Trace) -> str:
-    """``TestBank.test_transfer``, if that is the test of :mod:`unittest` that a call was made in; else empty."""
+    """``test_bank.TestBank.test_transfer``, if that is the test of :mod:`unittest` that a call was made for; where only
+    its stack tells, without the module; else empty."""
+    if trace.test:
+        return without_scopes(plain(trace.test))
     inner = ""
     for scope in trace.codes:
         if plain(scope.co_filename) == _UNITTEST and plain(scope.co_qualname).startswith("TestCase._call"):
