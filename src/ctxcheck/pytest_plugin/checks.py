@@ -8,7 +8,7 @@ shows by itself fails it, in the phase in which it shows.
 from __future__ import annotations
 
 import os
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from os import write as _write
 from typing import TYPE_CHECKING, Any, Final
 
@@ -20,6 +20,7 @@ from ctxcheck.config import declared
 from ctxcheck.datafile import DataFile
 from ctxcheck.engine import slowpath
 from ctxcheck.engine.errors import ConfigError
+from ctxcheck.engine.instances import crediting
 from ctxcheck.engine.origins import BACKGROUND, IMPORT, Phase
 from ctxcheck.engine.owner import OwnerState
 from ctxcheck.engine.violations import Violation
@@ -37,6 +38,8 @@ from ctxcheck.targets import Targets, shipped
 if TYPE_CHECKING:
     from _pytest.fixtures import FixtureDef, SubRequest
 
+    from ctxcheck.engine.classes import LockClass
+
 del json
 
 #: Whose locks are no business of a suite's.
@@ -44,7 +47,7 @@ _RUNNERS: Final = (
     "_pytest", "_pytest.*", "pytest", "pluggy", "pluggy.*", "xdist", "xdist.*", "execnet", "execnet.*",
     "pytest_timeout", "pytest_cov", "pytest_cov.*", "coverage", "coverage.*", "pytest_asyncio", "pytest_asyncio.*",
     "pytest_randomly", "pytest_randomly.*", "pytest_rerunfailures", "anyio.pytest_plugin", "hypothesis", "hypothesis.*",
-    "_hypothesis_*",
+    "_hypothesis_*", "__channelexec__",
 )  # fmt: skip
 
 
@@ -140,6 +143,7 @@ class Checks:
         self.session.start()
         engine = self.session.engine
         engine.origins.default = BACKGROUND
+        crediting.append(self._credit)
         self._import = engine.origins.begin(self.state(), IMPORT)
         runners.follow(self.session)
         self.config.add_cleanup(self.stop)
@@ -148,12 +152,18 @@ class Checks:
         """The state of the thread that runs the tests, also where a test has left a session of its own behind."""
         return fastpath.thread_state(self.session.local, self.session.engine)
 
+    def _credit(self) -> Callable[[LockClass], None]:
+        """Whose instance it is that the calling owner makes."""
+        return self.session.engine.origins.credit(getattr(self.session.local, "st", None))
+
     def stop(self) -> None:
         """Take them away; nothing is left behind."""
         if self._stopped:
             return
         self._stopped = True
         runners.leave()
+        if self._credit in crediting:
+            crediting.remove(self._credit)
         self._imported()
         self.session.stop("run")
         naming.set_scope((), ())
@@ -296,6 +306,7 @@ class Checks:
             for v in found
             if self.session.fails(v) and v.fingerprint not in test.told | test.expected and wanted != "warn"
         ]
+        news.sort(key=lambda v: (v.rule, v.fingerprint))  # which thread was the first to say so is chance
         test.told.update(v.fingerprint for v in news)
         for violation in news:
             item.user_properties.append(("ctxcheck.rule", violation.rule))

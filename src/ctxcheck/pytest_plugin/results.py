@@ -223,7 +223,7 @@ class Results:
         """Every violation, one a fingerprint."""
         found: dict[str, Violation] = {v.fingerprint: v for v, _ in self._cross}
         for origin in sorted(self.found):
-            for violation in self.found[origin]:
+            for violation in sorted(self.found[origin], key=lambda v: (v.rule, v.fingerprint)):
                 known = found.get(violation.fingerprint)
                 if known is None or (known.allowed_by is not None and violation.allowed_by is None):
                     found[violation.fingerprint] = violation
