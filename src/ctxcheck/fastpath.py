@@ -26,6 +26,7 @@ from typing import Any, Final, TypeVar
 
 from ctxcheck.engine import slowpath
 from ctxcheck.engine.classes import WITH, LockClass, Step, Token
+from ctxcheck.engine.instances import credit, crediting
 from ctxcheck.engine.owner import OFF, OwnerState
 from ctxcheck.engine.raw import RLockType, allocate_lock, get_ident, local, uninterrupted
 from ctxcheck.engine.slowpath import turnstile
@@ -154,6 +155,8 @@ class BaseLock:
         self.token: Token = lock_class.token
         self.order_key: Any = order_key
         lock_class.created += 1
+        if crediting:
+            credit(lock_class)
 
     @property
     @uninterrupted
@@ -287,6 +290,8 @@ class RLock(RLockType):  # type: ignore[misc, valid-type]  # pyright: ignore[rep
         self.token: Token = lock_class.token
         self.order_key: Any = order_key
         lock_class.created += 1
+        if crediting:
+            credit(lock_class)
 
     def __del__(self, forget: Callable[[Any], None] = slowpath.forget) -> None:
         if getattr(self, "node", None) is not None:

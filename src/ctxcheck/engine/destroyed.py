@@ -8,17 +8,21 @@ A plain Lock may be passed on, and that a class does so may be learned later: th
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING, Any, NamedTuple, final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, final
 
 from ctxcheck.engine.classes import LockClass
 from ctxcheck.engine.findings import DestroyedFacts, Entry, Finding
 from ctxcheck.engine.owner import Node, Owner, OwnerState
-from ctxcheck.engine.raw import process
+from ctxcheck.engine.raw import get_ident, process
 from ctxcheck.engine.rules import Grade
 from ctxcheck.engine.sites import Trace, capture
 
 if TYPE_CHECKING:
     from ctxcheck.engine.validator import Validator
+
+
+#: The thread in which the cyclic collector is at work, if it is.
+COLLECTING: Final[list[int]] = []
 
 
 class _Note(NamedTuple):
@@ -44,23 +48,34 @@ class Destroyed:
         self._told: set[Node] = set()
         self._pid: int = process()
 
-    def bury(self, node: Node) -> None:
-        """A lock was collected that ``node``'s owner held.  Safe in a finalizer."""
+    def bury(self, node: Node) -> bool:
+        """A lock was collected that ``node``'s owner held.  Safe in a finalizer.  Returns whether nobody holds it now.
+
+        Where origins are told apart, what the cyclic collector frees stays held: whether it came before the origin was
+        over is chance, and by then it is told of as left held (CTX303).
+        """
         lock_class = node.step.lock_class
         if lock_class is None or not lock_class.kind.guards or lock_class.kind.abroad or lock_class.handed_over:
-            return
+            return True
         if node in self._told:
             self._told.discard(node)
-            return
+            return True
         if process() != self._pid and not node.state.is_current():
-            return  # in a forked child the other owners are gone
+            return True  # in a forked child the other owners are gone
+        origin = self._engine.origins.whose_hold(node)
+        if origin and get_ident() in COLLECTING:
+            return False
         held = Entry(node.step, node.trace, False)
         self._notes.append(
             _Note(
-                lock_class, node.state.owner, held, capture(2), self._engine.allowed(node, "CTX304"),
-                node.state.origin,
+                lock_class, node.state.owner, held, capture(2), self._engine.allowed(node, "CTX304"), origin,
             )
         )
+        return True
+
+    def told(self, node: Node) -> None:
+        """This hold was told of: that its lock goes is no news."""
+        self._told.add(node)
 
     def tell(self, state: OwnerState) -> None:
         """Tell what was noted, from an owner's slow path."""

@@ -60,7 +60,8 @@ class Witness(NamedTuple):
         """An order between witnesses that doesn't depend on when they came."""
         sites = (self.taken_at.sort_key(), self.held_at.sort_key())
         guards = tuple(sorted([guard.key for guard in self.guards]))
-        return (self.allowed or "", self.timed, len(guards), *sites, self.origin, guards)
+        ways = (self.taken_at.way_key(), self.held_at.way_key())
+        return (self.allowed or "", self.timed, len(guards), *sites, self.origin, guards, *ways)
 
 
 class Evidence:

@@ -47,4 +47,4 @@ class Ledger:
 
     def is_single(self, lock_class: LockClass) -> bool:
         """Whether one instance at most can have taken part, so that holding it keeps others out."""
-        return self.made(lock_class) <= 1
+        return self.made(lock_class.base) <= 1

@@ -7,7 +7,7 @@ that it has done, since how far it gets by then is chance.  Thus what is blamed 
 daemon ran, nor on which tests ran before.
 
 Each origin has a :class:`~ctxcheck.engine.ledger.Ledger`, in which everything begins anew: orders, chains, hand-offs,
-and how many instances of a class there are (those made in it, by imports, and by the fixtures that it asks for).  The
+and how many instances of a class there are (:mod:`~ctxcheck.engine.instances`).  The
 one owner that goes from test to test (the main thread) is told so by :meth:`Origins.begin` and :meth:`Origins.end`;
 what it holds by then is no part of what comes next.  When an origin is over, what it saw goes into a union.
 
@@ -17,12 +17,14 @@ A session that tells no origins apart pays for none of this.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Callable, Collection, Iterable
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, final
 
 from ctxcheck.engine import ranges
 from ctxcheck.engine.classes import REGISTRY, ContextStep, LockClass
 from ctxcheck.engine.graph import Evidence, OrderGraph
+from ctxcheck.engine.instances import Instances
 from ctxcheck.engine.latches import Latches
 from ctxcheck.engine.ledger import Ledger
 from ctxcheck.engine.owner import VOID, Node, Owner, OwnerState
@@ -47,36 +49,22 @@ def outliving(origin: str) -> str:
 
 @final
 class Phase:
-    """A stretch of one owner's time that counts for one origin; phases nest.
-
-    ``made`` are the instances of each class made in it so far, those of the phases inside of it left out.
+    """A stretch of one owner's time that counts for one origin; phases nest.  ``again``: of one that was left before.
     """
 
-    __slots__ = ("before", "brackets", "flags", "made", "mark", "origin", "parents", "since", "state", "step")
+    __slots__ = ("again", "before", "brackets", "flags", "mark", "origin", "parents", "state", "step")
 
-    def __init__(self, state: OwnerState, origin: str, parents: tuple[str, ...]) -> None:
+    def __init__(self, state: OwnerState, origin: str, parents: tuple[str, ...], *, again: bool) -> None:
         self.state: OwnerState = state
+        self.again: bool = again
         self.origin: str = origin
         self.parents: tuple[str, ...] = parents
         self.before: str = state.origin
         self.brackets: list[Any] = list(state.brackets)
         self.flags: set[LockClass] = set()
-        self.made: dict[LockClass, int] = {}
-        self.since: dict[LockClass, int] = {}
         self.step: ContextStep = ContextStep("test", origin, boundary=True)
         #: where its chain begins, if its owner is inside of something already
         self.mark: Node | None = None
-
-    def pause(self) -> None:
-        """Count what was made up to now."""
-        for lock_class in REGISTRY.all():
-            new = lock_class.created - self.since.get(lock_class, 0)
-            if new:
-                self.made[lock_class] = self.made.get(lock_class, 0) + new
-
-    def resume(self) -> None:
-        """Count from now on."""
-        self.since = {lock_class: lock_class.created for lock_class in REGISTRY.all()}
 
 
 def _hang(state: OwnerState, at: Node, entries: Iterable[Node]) -> Node:
@@ -98,8 +86,8 @@ class Origins:
         self._ledgers: dict[str, Ledger] = {}
         self._phases: list[Phase] = []
         self._over: set[str] = set()
-        #: of origins that are or were: the instances made in each, and the classes handed over
-        self._made: dict[str, dict[LockClass, int]] = {}
+        self._instances: Instances = Instances()
+        #: of origins that are or were: the classes handed over
         self._handed: dict[str, set[LockClass]] = {}
         self._parents: dict[str, tuple[str, ...]] = {}
         #: what those that aren't over hold, though they are left
@@ -110,6 +98,10 @@ class Origins:
 
     def of(self, state: OwnerState) -> Ledger:
         """The ledger of what an owner does where it stands."""
+        return self.ledger(self.whose(state))
+
+    def whose(self, state: OwnerState) -> str:
+        """The origin of what an owner does where it stands."""
         origin = state.origin
         node = state.cur
         while node.parent is not node:
@@ -119,7 +111,25 @@ class Origins:
                     origin = BACKGROUND if origin else ""
                 break
             node = node.parent
-        return self.ledger(origin)
+        return origin
+
+    def whose_hold(self, node: Node) -> str:
+        """The origin of what is held in ``node``, which may be what comes before the one that its owner has now.  Safe
+        in a finalizer."""
+        state = node.state
+        origin = state.origin
+        if not origin:
+            return ""
+        for left, holds in list(self._holds.items()):
+            if node in holds:
+                return left
+        phases = [phase for phase in list(self._phases) if phase.state is state]
+        marks = {phase.mark: phase.before for phase in phases if phase.mark is not None}
+        for entry in state.cur.chain():
+            if entry.stands_for is node:
+                break
+            origin = marks.get(entry.stands_for, origin)
+        return origin
 
     def ledger(self, origin: str) -> Ledger:
         """The ledger of an origin; made, if need be."""
@@ -199,16 +209,14 @@ class Origins:
         What it holds now isn't held by what it does next, though it can't have it either.
         """
         state.settle()
-        if self._phases:
-            self._phases[-1].pause()
-        phase = Phase(state, origin, tuple(parents))
+        phase = Phase(state, origin, tuple(parents), again=again)
         self._over.discard(origin)
         phase.flags = {lock_class for lock_class in REGISTRY.all() if lock_class.handed_over}
         known = set[LockClass]().union(*(self._handed.get(name, ()) for name in (IMPORT, origin, *phase.parents)))
         for lock_class in phase.flags ^ known:
             lock_class.handed_over = lock_class in known
-        phase.made = self._made.setdefault(origin, {}) if again else {}
-        self._made[origin] = phase.made
+        if not again:
+            self._instances.anew(origin)
         if phase.parents or not again:
             self._parents[origin] = phase.parents
         self._phases.append(phase)
@@ -216,7 +224,6 @@ class Origins:
         self._forget(state)
         self._enclose(phase, self._holds.pop(origin, set()) if again else set())
         self._engine.roster.tries.clear()
-        phase.resume()
         return phase
 
     def end(self, phase: Phase, *, over: bool) -> list[OwnerState]:
@@ -231,13 +238,15 @@ class Origins:
         if over:
             for node in reversed(own):
                 self._engine.roster.left(state, node, "test")
+                self._engine.destroyed.told(node.stands_for)
             for bracket in [b for b in state.brackets if all(b is not old for old in phase.brackets)]:
                 ranges.left_open(self._engine, state, bracket, "test")
                 if bracket in state.brackets:
                     state.brackets.remove(bracket)
             self._engine.settle(phase.origin)
-        phase.pause()
         self._phases.remove(phase)
+        if not phase.again:
+            self._instances.lend(phase.origin)
         handed = {lock_class for lock_class in REGISTRY.all() if lock_class.handed_over}
         self._handed[phase.origin] = handed
         outer = self._phases[-1] if self._phases else None
@@ -254,8 +263,6 @@ class Origins:
             phase.flags |= handed  # who asks for a fixture takes its locks as they are
         for lock_class in phase.flags ^ handed:
             lock_class.handed_over = lock_class in phase.flags
-        if outer is not None:
-            outer.resume()
         return left
 
     def _enclose(self, phase: Phase, own: set[Node]) -> None:
@@ -323,13 +330,16 @@ class Origins:
 
     # --- what it comes to -----------------------------------------------------------------
 
+    def credit(self, state: OwnerState | None) -> Callable[[LockClass], None]:
+        """What counts an instance for what this owner does where it stands."""
+        origin = self.default if state is None else self.whose(state)
+        return partial(self._instances.add, origin)
+
     def _made_in(self, origin: str, lock_class: LockClass) -> int:
-        names = dict.fromkeys((IMPORT, origin, *self._parents.get(origin, ())))
-        total = sum(self._made.get(name, {}).get(lock_class, 0) for name in names)
-        now = self._phases[-1] if self._phases else None
-        if now is not None and now.origin in names:
-            total += lock_class.created - now.since.get(lock_class, 0)
-        return total
+        parents = dict.fromkeys((IMPORT, *self._parents.get(origin, ())))
+        return self._instances.of(origin, lock_class) + sum(
+            self._instances.lent(name, lock_class) for name in parents if name != origin
+        )
 
     def without(self, ledger: Ledger, gone: set[Owner]) -> OrderGraph:
         """An origin's orders as they were seen by others than these owners."""
@@ -344,7 +354,7 @@ class Origins:
                 graph.connect(*edge)
         return graph
 
-    def close(self, origin: str, left: Iterable[OwnerState] = (), *, keep: bool = True) -> None:
+    def close(self, origin: str, left: Collection[OwnerState] = (), *, keep: bool = True) -> None:
         """An origin is over, and was judged: what it saw goes into the union, unless it is to be forgotten (``keep``).
 
         ``left`` are the owners that outlived it: what they saw counts for the background.
@@ -356,8 +366,13 @@ class Origins:
                 self._engine, ledger, lambda owner, where: outliving(where) if owner in gone else where,
                 self._handed.get(origin, set()),
             )  # fmt: skip
-        for known in (self._made, self._handed, self._parents):
-            known.pop(origin, None)
+        if left:
+            self._instances.add_all(outliving(origin), origin)
+            later = (*self._parents.get(outliving(origin), ()), *self._parents.get(origin, ()))
+            self._parents[outliving(origin)] = tuple(dict.fromkeys(later))
+        self._instances.forget(origin)
+        self._handed.pop(origin, None)
+        self._parents.pop(origin, None)
 
     def everything(self) -> Union:
         """What all origins have seen, together; to be called when it is quiet."""

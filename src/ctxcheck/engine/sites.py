@@ -88,6 +88,10 @@ class Trace:
             return ("", "", 0)
         return (self.codes[0].co_filename, self.codes[0].co_qualname, self.lastis[0])
 
+    def way_key(self) -> tuple[tuple[str, str, int], ...]:
+        """What tells traces apart that end at one place: how it was come to, from the inside out."""
+        return tuple((c.co_filename, c.co_qualname, i) for c, i in zip(self.codes[1:], self.lastis[1:], strict=False))
+
 
 EMPTY: Final = Trace((), ())
 

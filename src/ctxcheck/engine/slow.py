@@ -50,7 +50,7 @@ class Taken(NamedTuple):
 
     def sort_key(self) -> tuple[Any, ...]:
         """An order that is the same in every process."""
-        return (self.trace.sort_key(), self.timed, self.allowed or "", self.origin)
+        return (self.trace.sort_key(), self.timed, self.allowed or "", self.origin, self.trace.way_key())
 
 
 class Over(NamedTuple):
@@ -66,7 +66,7 @@ class Over(NamedTuple):
 
     def sort_key(self) -> tuple[Any, ...]:
         """An order that is the same in every process."""
-        return (self.trace.sort_key(), self.call, self.allowed or "", self.origin)
+        return (self.trace.sort_key(), self.call, self.allowed or "", self.origin, self.trace.way_key())
 
 
 @final
@@ -167,7 +167,8 @@ def judge(
     for taken, over in itertools.product(takens, overs):
         if any(map(is_single, taken.guards & over.guards)):
             continue  # who has that one doesn't wait for this one: it is told of that one
-        alone = over.owner.thread is taken.owner.thread
+        # where anybody may run it, it doesn't matter which thread of a pool did
+        alone = owners == "observed" and over.owner.thread is taken.owner.thread
         accepted = (taken.allowed or over.allowed) is not None
         rank = (2 * alone + taken.timed, accepted, alone, (taken.sort_key(), over.sort_key()))
         if best is None or rank < best[0]:
@@ -179,7 +180,7 @@ def judge(
     why: Literal["", "alone", "timed", "handed over"] = ""
     if lock_class.handed_over:
         grade, why = "unlikely", "handed over"
-    elif alone and owners == "observed":
+    elif alone:
         grade, why = "unlikely", "alone"
     elif taken.timed:
         grade, why = "unlikely", "timed"

@@ -272,8 +272,8 @@ def forget(lock: Any) -> None:
     if node is None:
         return
     lock.node = None
-    bury(node)
-    _drop_later(node)
+    if bury(node):
+        _drop_later(node)
 
 
 def abandon(lock: Any) -> None:
@@ -284,11 +284,11 @@ def abandon(lock: Any) -> None:
         _drop_later(node)
 
 
-def bury(node: Node) -> None:
-    """Leave a note that a lock went which was held in ``node``."""
+def bury(node: Node) -> bool:
+    """Leave a note that a lock went which was held in ``node``; returns whether it is off its holder's chain by that.
+    """
     engine = node.state.engine
-    if not (node.state.ended or engine.closed or engine.broken):
-        engine.destroyed.bury(node)
+    return node.state.ended or engine.closed or engine.broken or bool(engine.destroyed.bury(node))
 
 
 def renew(lock: Any, state: OwnerState) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING, Any
 
-from ctxcheck.engine.classes import BLOCK, EVENT_LOOP, LockClass, Mode
+from ctxcheck.engine.classes import BLOCK, EVENT_LOOP, ContextStep, LockClass, Mode
 from ctxcheck.engine.declared import Declared
 from ctxcheck.engine.findings import (
     DeclaredFacts,
@@ -87,12 +87,18 @@ def report_forbidden(
 
 
 def chain_of(engine: Validator, state: OwnerState) -> tuple[Entry, ...]:
-    """What an owner is inside of, outermost first, without what it is to those who wait for it."""
+    """What an owner is inside of, outermost first, without what it is to those who wait for it, nor where its test
+    began: that is on the chain only if something was held by then."""
     return tuple(
         engine.entry(node)
         for node in reversed(list(state.cur.scope()))
-        if node.step.lock_class is None or not node.step.lock_class.kind.awaited
+        if not (is_test(node) if node.step.lock_class is None else node.step.lock_class.kind.awaited)
     )
+
+
+def is_test(node: Node) -> bool:
+    """Whether it is where a test, or a fixture, began."""
+    return type(node.step) is ContextStep and node.step.kind == "test"
 
 
 def report_held(engine: Validator, state: OwnerState, facts: HeldFacts, trace: Trace, key: str) -> None:

@@ -56,7 +56,7 @@ class Use(NamedTuple):
 
     def place(self) -> tuple[object, ...]:
         """The part of the order that the place gives."""
-        return (*self.trace.sort_key(), self.origin)
+        return (*self.trace.sort_key(), self.origin, self.trace.way_key())
 
 
 @final

@@ -16,6 +16,7 @@ from ctxcheck.engine import levels, slowpath, waiting
 from ctxcheck.engine.classes import AWAIT, WITH, Kind, LockClass, Step, Token
 from ctxcheck.engine.errors import ViolationError
 from ctxcheck.engine.findings import Finding
+from ctxcheck.engine.instances import credit, crediting
 from ctxcheck.engine.owner import VOID, Node, OwnerState, Unused
 from ctxcheck.engine.raw import get_ident
 from ctxcheck.engine.sites import capture
@@ -46,6 +47,8 @@ class Record:
         self.token: Token = lock_class.token
         self.told: Finding | None = None
         lock_class.created += 1
+        if crediting:
+            credit(lock_class)
 
     @property
     def lock_class(self) -> LockClass:

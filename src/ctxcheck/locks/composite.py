@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ctxcheck import fastpath
 from ctxcheck.engine import slowpath
 from ctxcheck.engine.classes import ACQUIRE, BARRIER, CONDITION, EVENT, RLOCK, SEMAPHORE, TIMED, TRY
+from ctxcheck.engine.instances import credit, crediting
 from ctxcheck.engine.owner import VOID, Node
 from ctxcheck.engine.raw import ORIGINALS, RLockType, allocate_lock, get_ident
 from ctxcheck.locks.naming import classify
@@ -241,6 +242,8 @@ class _Record:
         self.node: Any = None
         self.token = lock_class.token
         lock_class.created += 1
+        if crediting:
+            credit(lock_class)
 
     def __del__(self, forget: Callable[[Any], None] = slowpath.forget) -> None:
         # one that goes while it is held must not stay on its holder's chain

@@ -20,6 +20,7 @@ from typing import Any, Final, NamedTuple
 
 from ctxcheck import fastpath
 from ctxcheck.engine.classes import REGISTRY, WITH, Kind, LockClass
+from ctxcheck.engine.instances import credits_here
 from ctxcheck.engine.owner import Unused
 from ctxcheck.engine.raw import get_frame
 from ctxcheck.engine.sites import Trace, is_own, local
@@ -275,6 +276,7 @@ def _generated(
         return provisional, None  # no weak references: stays known by its place in the generated code
 
     first = [True]
+    count_here = credits_here()
 
     def settle(lock: Any) -> None:
         holder = reference()
@@ -287,6 +289,8 @@ def _generated(
                 return  # another thread asks for it at the same time
             provisional.created -= 1
             better.created += 1
+            for count in count_here:
+                count(better)
             # not its node: the other thread may hold it by now
             lock.step, lock.token = better.step(WITH), better.token
 

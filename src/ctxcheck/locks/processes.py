@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from ctxcheck import fastpath
 from ctxcheck.engine import slowpath
 from ctxcheck.engine.classes import PROCESS_LOCK, PROCESS_RLOCK, WITH, Kind, Step, Token
+from ctxcheck.engine.instances import credit, crediting
 from ctxcheck.engine.owner import VOID, Node
 from ctxcheck.locks.naming import classify, in_scope
 
@@ -52,6 +53,8 @@ class _Shared:
         self.token: Token = lock_class.token
         self.order_key: Any = None
         lock_class.created += 1
+        if crediting:
+            credit(lock_class)
         register_after_fork(self, slowpath.abandon)
 
     def __del__(self, forget: Callable[[Any], None] = slowpath.forget) -> None:

@@ -35,6 +35,7 @@ from ctxcheck.engine.classes import (
     Step,
     Token,
 )
+from ctxcheck.engine.instances import credit, crediting
 from ctxcheck.engine.owner import OFF, VOID, Node, OwnerState
 from ctxcheck.engine.raw import get_ident, uninterrupted
 from ctxcheck.engine.sites import capture
@@ -103,6 +104,8 @@ class Tracked:
         self.token: Token = lock_class.token
         self.order_key: Any = None
         lock_class.created += 1
+        if crediting:
+            credit(lock_class)
 
     def __del__(self) -> None:
         # what goes while it is held must not stay on its holders' chains

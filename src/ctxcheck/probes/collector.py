@@ -12,6 +12,7 @@ from typing import Any, Final, cast
 from ctxcheck import fastpath
 from ctxcheck.engine import interrupts, slowpath
 from ctxcheck.engine.classes import ContextStep
+from ctxcheck.engine.destroyed import COLLECTING
 from ctxcheck.engine.interrupts import Begun
 from ctxcheck.engine.owner import VOID, OwnerState
 from ctxcheck.engine.raw import get_frame, get_ident
@@ -73,6 +74,7 @@ def _proceed(engine: Validator) -> None:
 def _first(phase: str, info: dict[str, Any]) -> None:  # noqa: ARG001
     if phase != "start":
         return
+    COLLECTING.append(get_ident())
     callbacks = gc.callbacks
     if not callbacks or callbacks[0] is not _first or callbacks[-1] is not _last:
         _arrange()
@@ -90,6 +92,8 @@ def _first(phase: str, info: dict[str, Any]) -> None:  # noqa: ARG001
 
 
 def _last(phase: str, info: dict[str, Any]) -> None:
+    if phase == "stop":
+        COLLECTING.clear()
     if phase == "stop" and _open:
         _leave(full=info.get("generation") == 2)
     callbacks = gc.callbacks
@@ -180,4 +184,5 @@ def _remove() -> None:
             del gc.callbacks[index]
     if _open:
         _leave()
+    COLLECTING.clear()
     _paused.clear()

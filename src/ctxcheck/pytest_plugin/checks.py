@@ -8,7 +8,7 @@ shows by itself fails it, in the phase in which it shows.
 from __future__ import annotations
 
 import os
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from os import write as _write
 from typing import TYPE_CHECKING, Any, Final
 
@@ -20,6 +20,7 @@ from ctxcheck.config import declared
 from ctxcheck.datafile import DataFile
 from ctxcheck.engine import slowpath
 from ctxcheck.engine.errors import ConfigError
+from ctxcheck.engine.instances import crediting
 from ctxcheck.engine.origins import BACKGROUND, IMPORT, Phase
 from ctxcheck.engine.owner import OwnerState
 from ctxcheck.engine.violations import Violation
@@ -37,6 +38,8 @@ from ctxcheck.targets import Targets, shipped
 if TYPE_CHECKING:
     from _pytest.fixtures import FixtureDef, SubRequest
 
+    from ctxcheck.engine.classes import LockClass
+
 del json
 
 #: Whose locks are no business of a suite's.
@@ -44,7 +47,7 @@ _RUNNERS: Final = (
     "_pytest", "_pytest.*", "pytest", "pluggy", "pluggy.*", "xdist", "xdist.*", "execnet", "execnet.*",
     "pytest_timeout", "pytest_cov", "pytest_cov.*", "coverage", "coverage.*", "pytest_asyncio", "pytest_asyncio.*",
     "pytest_randomly", "pytest_randomly.*", "pytest_rerunfailures", "anyio.pytest_plugin", "hypothesis", "hypothesis.*",
-    "_hypothesis_*",
+    "_hypothesis_*", "__channelexec__",
 )  # fmt: skip
 
 
@@ -76,6 +79,10 @@ class _Test:
     def __init__(self, phase: Phase, wishes: Wishes) -> None:
         self.phase: Phase = phase
         self.wishes: Wishes = wishes
+        #: whether what is left to be done is the teardown
+        self.leaving: bool = False
+        #: what was found in it, once it is over
+        self.found: list[Violation] | None = None
         self.allow: list[Allowance] = []
         #: fingerprints of what was told, and of what was expected
         self.told: set[str] = set()
@@ -112,6 +119,8 @@ class Checks:
         self._wishes: dict[str, Wishes] = {}
         self._mistaken: dict[str, str] = {}
         self._test: _Test | None = None
+        #: fixtures of wider scopes that are being set up or torn down
+        self.spans: int = 0
         self._import: Phase | None = None
         self._stderr: int = 2
         self._installed: bool = False
@@ -140,6 +149,7 @@ class Checks:
         self.session.start()
         engine = self.session.engine
         engine.origins.default = BACKGROUND
+        crediting.append(self._credit)
         self._import = engine.origins.begin(self.state(), IMPORT)
         runners.follow(self.session)
         self.config.add_cleanup(self.stop)
@@ -148,12 +158,18 @@ class Checks:
         """The state of the thread that runs the tests, also where a test has left a session of its own behind."""
         return fastpath.thread_state(self.session.local, self.session.engine)
 
+    def _credit(self) -> Callable[[LockClass], None]:
+        """Whose instance it is that the calling owner makes."""
+        return self.session.engine.origins.credit(getattr(self.session.local, "st", None))
+
     def stop(self) -> None:
         """Take them away; nothing is left behind."""
         if self._stopped:
             return
         self._stopped = True
         runners.leave()
+        if self._credit in crediting:
+            crediting.remove(self._credit)
         self._imported()
         self.session.stop("run")
         naming.set_scope((), ())
@@ -241,6 +257,8 @@ class Checks:
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_teardown(self, item: pytest.Item) -> Generator[None, Any, Any]:
         """It ends."""
+        if self._test is not None:
+            self._test.leaving = True
         return (yield from self._watch(item, "teardown"))
 
     def _watch(self, item: pytest.Item, when: str) -> Generator[None, Any, Any]:
@@ -268,11 +286,45 @@ class Checks:
         self._test = _Test(phase, wishes)
         for allowance in wishes.allow:
             self.allow(item, allowance)
-        if wishes.mode is not None:
-            self._set_mode(wishes.mode)
-        if wishes.off and fastpath.engine() is self.session.engine:
-            fastpath.activate(None)
+        self._grant(self._test)
         self.results.begun += 1
+
+    def _grant(self, test: _Test) -> None:
+        """What a test asks for is so from now on."""
+        if test.wishes.mode is not None:
+            self._set_mode(test.wishes.mode)
+        if test.wishes.off and fastpath.engine() is self.session.engine:
+            fastpath.activate(None)
+
+    def _revoke(self, test: _Test) -> None:
+        """It isn't any more."""
+        if test.wishes.off and fastpath.engine() is None:
+            fastpath.activate(self.session.engine, self.session.local)
+        self._set_mode(self.settings.config.mode)
+
+    def enter_fixture(self) -> _Test | None:
+        """What comes is the business of a fixture that serves several tests, whichever of them it comes in.  Returns
+        what is to be given to :meth:`leave_fixture`.
+
+        The first such teardown ends the test: what it has left behind runs on in it only if it happens to be the last
+        one that asks for the fixture.
+        """
+        test = self._test
+        if test is None or test.found is not None or self.spans:
+            return None
+        if test.leaving:
+            self._end(test)
+            return None
+        self._revoke(test)
+        for allowance in test.allow:
+            self.session.allowances.remove(allowance)
+        return test
+
+    def leave_fixture(self, test: _Test | None) -> None:
+        """The test goes on."""
+        if test is not None and test is self._test:
+            self._grant(test)
+            self.session.allowances.extend(test.allow)
 
     def _fixtures_of(self, item: pytest.Item) -> list[str]:
         """The origins of those fixtures of wider scopes that a test asks for, also through others."""
@@ -289,32 +341,36 @@ class Checks:
         test = self._test
         if test is None or test.phase.origin != item.nodeid:
             return []
-        found = self._end(item, test) if when == "teardown" else self.found_in(item, pending=False)
+        found = self._end(test) if when == "teardown" else self.found_in(item, pending=False)
+        if when == "teardown":
+            self._test = None
         wanted = test.wishes.mode or self.settings.config.mode
         news = [
             v
             for v in found
             if self.session.fails(v) and v.fingerprint not in test.told | test.expected and wanted != "warn"
         ]
+        news.sort(key=lambda v: (v.rule, v.fingerprint))  # which thread was the first to say so is chance
         test.told.update(v.fingerprint for v in news)
         for violation in news:
             item.user_properties.append(("ctxcheck.rule", violation.rule))
             item.user_properties.append(("ctxcheck.fingerprint", violation.fingerprint))
         return news
 
-    def _end(self, item: pytest.Item, test: _Test) -> list[Violation]:
-        if test.wishes.off and fastpath.engine() is None:
-            fastpath.activate(self.session.engine, self.session.local)
+    def _end(self, test: _Test) -> list[Violation]:
+        """The test is over, if it wasn't; what was found in it."""
+        if test.found is not None:
+            return test.found
+        self._revoke(test)
         isolated = test.wishes.isolated or test.wishes.off
         found = self.session.end_origin(test.phase, keep=not isolated)
         found = [] if test.wishes.off else [v for v in found if v.fingerprint not in test.expected]
-        self._test = None
-        self._set_mode(self.settings.config.mode)
+        test.found = found
         for allowance in test.allow:
             self.session.allowances.remove(allowance)
             if not allowance.used:
-                self.results.unused.append(f"{item.nodeid}: an allow of {allowance.rule} accepted nothing")
-        self.results.add_test(item.nodeid, found, expected=test.expected)
+                self.results.unused.append(f"{test.phase.origin}: an allow of {allowance.rule} accepted nothing")
+        self.results.add_test(test.phase.origin, found, expected=test.expected)
         return found
 
     # --- what the fixture asks for -------------------------------------------------------
@@ -325,6 +381,8 @@ class Checks:
         test = self._test
         if test is None or test.wishes.off:
             return []
+        if test.found is not None:
+            return test.found
         origins = self.session.engine.origins
         found = self.session.violations_in(item.nodeid, origins.alive(item.nodeid, elsewhere=True), pending=pending)
         return [v for v in found if v.fingerprint not in test.expected]
@@ -332,7 +390,7 @@ class Checks:
     def allow(self, item: pytest.Item, allowance: Allowance) -> None:
         """Accept findings until the test ends."""
         del item
-        if self._test is not None:
+        if self._test is not None and self._test.found is None:
             self._test.allow.append(allowance)
             self.session.allowances.append(allowance)
 
@@ -409,12 +467,15 @@ class _Span:
         self._checks: Checks = checks
         self._fixturedef: FixtureDef[Any] = fixturedef
         self._phase: Phase | None = None
+        self._test: _Test | None = None
 
     def begin(self, *, again: bool = True) -> None:
         """It counts for the fixture now."""
         engine = self._checks.session.engine
         if self._phase is not None or engine.broken or engine.closed:
             return
+        self._test = self._checks.enter_fixture()
+        self._checks.spans += 1
         self._phase = engine.origins.begin(self._checks.state(), origin_of(self._fixturedef), again=again)
 
     def end(self) -> None:
@@ -422,3 +483,5 @@ class _Span:
         phase, self._phase = self._phase, None
         if phase is not None:
             slowpath.consult(lambda: self._checks.session.engine.origins.end(phase, over=False))
+            self._checks.spans -= 1
+            self._checks.leave_fixture(self._test)

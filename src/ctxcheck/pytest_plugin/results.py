@@ -226,7 +226,7 @@ class Results:
         """Every violation, one a fingerprint."""
         found: dict[str, Violation] = {v.fingerprint: v for v, _ in self._cross}
         for origin in sorted(self.found):
-            for violation in self.found[origin]:
+            for violation in sorted(self.found[origin], key=lambda v: (v.rule, v.fingerprint)):
                 known = found.get(violation.fingerprint)
                 tests = tuple(dict.fromkeys((*(known.tests if known else ()), *violation.tests)))[:MAX_TESTS]
                 if known is None or (known.allowed_by is not None and violation.allowed_by is None):

@@ -36,6 +36,7 @@ _PLUMBING: Final = (
 )
 
 _UNITTEST: Final = _LIBRARY + os.path.join("unittest", "case.py")
+_ASYNC_UNITTEST: Final = _LIBRARY + os.path.join("unittest", "async_case.py")
 
 #: Scopes that are functions of their own on some versions only (PEP 709), and say nothing to people.
 _INLINED: Final = ("<listcomp>", "<dictcomp>", "<setcomp>")
@@ -281,8 +282,15 @@ def _is_runner(filename: str, qualname: str) -> bool:
         return True
     if filename == _UNITTEST:
         return qualname.startswith("TestCase._call")
+    if filename == _ASYNC_UNITTEST:
+        return qualname.startswith("IsolatedAsyncioTestCase.")
     folder, name = os.path.split(filename)
-    return os.path.basename(folder) == "_pytest" and name in ("python.py", "fixtures.py") and "call" in qualname
+    folder = os.path.basename(folder)
+    if folder == "pluggy":
+        return True  # whoever it is that pytest asks: what asks is of no interest
+    return folder == "_pytest" and (
+        name in ("runner.py", "unittest.py") or (name in ("python.py", "fixtures.py") and "call" in qualname)
+    )
 
 
 def _line(filename: str, line: int) -> str:
