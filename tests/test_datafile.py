@@ -616,6 +616,29 @@ def test_many_damaged_lines_are_counted(path: str) -> None:
     assert problems[-1] == "and 900 more damaged lines"
 
 
+def test_a_file_of_damage_is_not_read_to_its_end(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(datafile, "MAX_DAMAGED", 3)
+    _, found, problems = read(put(path, HEADER + b'x\n{"type": "a"}\n' * 10))
+    assert len(found) == 3
+    assert len(problems) == 5
+    assert problems[-1] == "line 8: more than 3 lines are damaged: nothing is read beyond"
+
+
+def test_lines_are_bounded_blank_ones_too(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(datafile, "MAX_LINES", 5)
+    _, found, problems = read(put(path, HEADER + b'\n\n{"type": "a"}\n\n\n{"type": "b"}\n'))
+    assert found == [{"type": "a"}]
+    assert problems == ["line 6: nothing is read beyond 5 lines"]
+
+
+@pytest.mark.parametrize("part", [b"[],", b"{},", b'"",', b'{"":[]},'])
+def test_a_line_of_many_parts_would_take_far_more_memory_than_text(path: str, part: bytes) -> None:
+    line = b'{"type": "a", "x": [' + part * datafile.MAX_PARTS + b"0]}\n"
+    _, found, problems = read(put(path, HEADER + line + b'{"type": "b"}\n'))
+    assert found == [{"type": "b"}]
+    assert problems == ["line 2: more than 1,000,000 parts"]
+
+
 def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     for name, reason in (

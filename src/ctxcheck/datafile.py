@@ -54,6 +54,11 @@ MAX_LINE: Final = 16 * 2**20
 MAX_FILE: Final = 64 * 2**20
 #: Of a combined file, which is read a line at a time by those who know what to do with it.
 MAX_COMBINED: Final = 16 * 2**30
+#: Lines of one file that are read, and how many of those may be damaged: beyond that it is no data file.
+MAX_LINES: Final = 1_000_000
+MAX_DAMAGED: Final = 10_000
+#: Lists and objects in one line, and half of the quotes: what takes far more memory than it takes text.
+MAX_PARTS: Final = 1_000_000
 #: How many damaged lines are named one by one.
 MAX_PROBLEMS: Final = 100
 
@@ -420,6 +425,7 @@ def scan(
     :func:`read`; no more than one line is in memory.
     """
     left = [max_file]
+    damaged = 0
     for number, line in _lines(path, max_line, left):
         record, problem = _parse(line) if isinstance(line, bytes) else (None, line)
         if record is not None and number == 1:
@@ -429,6 +435,10 @@ def scan(
         elif record is not None and record["type"] == "header":
             record, problem = None, "a second header"
         yield number, record, problem
+        damaged += record is None
+        if damaged > MAX_DAMAGED:
+            yield number, None, f"more than {MAX_DAMAGED:,} lines are damaged: nothing is read beyond"
+            return
 
 
 def header_of(path: str) -> dict[str, Any] | None:
@@ -450,6 +460,8 @@ def _check_header(path: str, record: dict[str, Any]) -> tuple[dict[str, Any] | N
 
 
 def _parse(line: bytes) -> tuple[dict[str, Any] | None, str]:
+    if len(line) > MAX_PARTS and line.count(b"[") + line.count(b"{") + line.count(b'"') // 2 > MAX_PARTS:
+        return None, f"more than {MAX_PARTS:,} parts"
     try:
         value: Any = json.loads(line.decode("utf-8"), parse_constant=_finite, parse_float=_finite)
     except UnicodeDecodeError:
@@ -487,6 +499,9 @@ def _lines(path: str, max_line: int, left: list[int]) -> Iterator[tuple[int, byt
             while left[0] > 0 and (line := file.readline(min(max_line + 1, left[0]))):
                 number += 1
                 left[0] -= len(line)
+                if number > MAX_LINES:
+                    yield number, f"nothing is read beyond {MAX_LINES:,} lines"
+                    return
                 if len(line) <= max_line or line.endswith(b"\n"):
                     if line.strip():
                         yield number, line
