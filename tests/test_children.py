@@ -153,6 +153,30 @@ def test_multiprocessing(ctxcheck: Run, method: str) -> None:
     assert result.returncode == 1
 
 
+SENT = """
+import multiprocessing
+def work(lock, queue, number):
+    with lock: queue.put(number)
+if __name__ == "__main__":
+    context = multiprocessing.get_context({method!r})
+    lock, queue = context.Lock(), context.Queue()
+    children = [context.Process(target=work, args=(lock, queue, i)) for i in range(2)]
+    for child in children: child.start()
+    for child in children: child.join(60)
+    print([child.exitcode for child in children])
+"""
+
+
+@pytest.mark.parametrize("method", [m for m in ("spawn", "forkserver", "fork")
+                                    if m in multiprocessing.get_all_start_methods()])  # fmt: skip
+def test_children_that_check_themselves_can_be_sent_locks(ctxcheck: Run, method: str) -> None:
+    # what they are sent is unpickled before anything else is imported
+    result = ctxcheck("run", "--processes", "program.py", code=SENT.format(method=method))
+    assert "[0, 0]" in result.stdout, result.stdout
+    assert "Traceback" not in result.stdout
+    assert result.returncode == 0
+
+
 def test_a_child_that_is_killed_counts_with_what_it_saw(ctxcheck: Run, tmp_path: Path) -> None:
     (tmp_path / "child.py").write_text(CHILD + "import os, signal\nos.kill(os.getpid(), signal.SIGKILL)\n")
     code = PARENT.format(child="child.py")

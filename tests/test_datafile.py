@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
 import re
-import resource
 import signal
 import subprocess
 import sys
@@ -407,36 +407,120 @@ def test_a_directory_that_can_not_be_is_said_once(folder: Path, kind: str) -> No
     assert data.path is None
 
 
-def test_a_full_disk_costs_one_line(folder: Path) -> None:
-    source = """
-import resource
-data.write({"type": "first"})
-size = os.path.getsize(data.path)
-resource.setrlimit(resource.RLIMIT_FSIZE, (size + 100, resource.RLIM_INFINITY))
-data.write({"type": "lost", "text": "x" * 1000})
-assert data.error == f"can't write data file {data.path}: File too large", data.error
-resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
-data.write({"type": "second"}); data.write({"type": "third"})
-"""
-    assert resource.getrlimit(resource.RLIMIT_FSIZE)[1] == resource.RLIM_INFINITY
-    python(source, folder)
-    (path,) = files(folder)
-    header, found, problems = read(path)
+def test_a_full_disk_costs_one_line(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = DataFile(str(folder), [])
+    data.write({"type": "first"})
+    room = [10]
+
+    def short(descriptor: int, line: bytes) -> int:
+        if not room[0]:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        written = os.write(descriptor, line[: room[0]])
+        room[0] -= written
+        return written
+
+    monkeypatch.setattr(datafile, "_write", short)
+    data.write({"type": "lost", "text": "x" * 1000})
+    assert data.error == f"can't write data file {data.path}: No space left on device"
+    room[0] = 1_000_000
+    data.write({"type": "second"})
+    data.write({"type": "third"})
+    data.close()
+    header, found, problems = read(str(data.path))
     assert header is not None
     assert [record["type"] for record in found] == ["first", "second", "third"]
     assert problems == ["line 3: not JSON"]
 
 
-def test_a_disk_that_is_full_from_the_start(folder: Path) -> None:
-    source = """
-import resource
-resource.setrlimit(resource.RLIMIT_FSIZE, (50, resource.RLIM_INFINITY))
-data.write({"type": "lost"}); data.write({"type": "lost"}); data.close()
-assert data.error and data.path is None
+def test_a_disk_that_is_full_from_the_start_gets_no_file(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(datafile, "_write", lambda descriptor, line: os.write(descriptor, line[:5]))
+    data = DataFile(str(folder), [])
+    data.write({"type": "lost"})
+    assert data.error is not None
+    assert "No space left" in data.error
+    assert (data.path, files(folder)) == (None, [])
+
+
+LIMITED = """
+import resource, signal
+def limit(size): resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
+signal.signal(signal.SIGXFSZ, signal.SIG_DFL)  # as a program that is no Python has it: it dies
+"""
+
+
+def test_a_limit_of_the_size_of_files_costs_the_records_beyond_it_and_nothing_else(folder: Path) -> None:
+    source = f"""{LIMITED}
+data.write({{"type": "first"}})
+limit(os.path.getsize(data.path) + 100)
+data.write({{"type": "lost", "text": "x" * 1000}})
+assert data.error == f"can't write data file {{data.path}}: File too large", data.error
+for number in range(100): data.write({{"type": "small"}})
+limit(resource.RLIM_INFINITY)
+data.write({{"type": "second"}})
 """
     python(source, folder)
-    (path,) = files(folder)
-    assert read(path) == (None, [], ["line 1: cut short"])
+    types = [record["type"] for record in records(folder)]
+    assert (types[0], types[-1], {*types[1:-1]}) == ("first", "second", {"small"})
+    assert 2 < len(types) < 20
+
+
+def test_a_limit_below_the_header_means_no_file_until_it_is_gone(folder: Path) -> None:
+    source = f"""{LIMITED}
+limit(50)
+for number in range(3): data.write({{"type": "lost"}})
+assert data.error and data.path is None and not os.path.exists(sys.argv[1])
+limit(resource.RLIM_INFINITY)
+for number in range(8): data.write({{"type": "later"}})
+"""
+    python(source, folder)
+    assert {record["type"] for record in records(folder)} == {"later"}
+
+
+def test_a_program_gets_the_descriptors_that_it_would_have_without_us(folder: Path) -> None:
+    source = """
+free = os.open("/dev/null", os.O_RDONLY)
+os.close(free)
+data.write({"type": "x"})
+assert os.open("/dev/null", os.O_RDONLY) == free
+os.close(0)  # what a daemon does, to open another one in its place
+data._begin(); data.write({"type": "y"})
+assert os.open("/dev/null", os.O_RDONLY) == 0
+import resource
+resource.setrlimit(resource.RLIMIT_NOFILE, (100, 100))
+data._begin(); data.write({"type": "z"})
+assert data.error is None, data.error
+"""
+    python(source, folder)
+    assert sorted(record["type"] for record in records(folder)) == ["x", "y", "z"]
+
+
+def test_with_no_descriptor_left_a_standard_stream_isnt_taken(folder: Path) -> None:
+    source = """
+import resource
+resource.setrlimit(resource.RLIMIT_NOFILE, (10, 10))
+os.closerange(3, 20)
+while os.open("/dev/null", os.O_RDONLY) < 9: pass
+os.close(0)
+data.write({"type": "lost"})
+assert data.error and "Too many open files" in data.error, data.error
+assert os.open("/dev/null", os.O_RDONLY) == 0
+os.closerange(3, 10)
+for number in range(3): data.write({"type": "found"})
+"""
+    python(source, folder)
+    assert {record["type"] for record in records(folder)} == {"found"}
+
+
+@pytest.mark.skipif(not hasattr(os, "getuid") or os.getuid() != 0, reason="only root may change its root directory")
+def test_nothing_is_created_in_another_root_directory(folder: Path) -> None:
+    folder.mkdir()
+    source = """
+os.mkdir(sys.argv[1] + "/jail"); os.chroot(sys.argv[1] + "/jail")
+data.write({"type": "lost"})
+assert "gone to another root directory" in data.error, data.error
+"""
+    python(source, folder)
+    assert list((folder / "jail").iterdir()) == []
 
 
 # ---- reading
@@ -530,6 +614,29 @@ def test_many_damaged_lines_are_counted(path: str) -> None:
     problems = read(path)[2]
     assert len(problems) == 101
     assert problems[-1] == "and 900 more damaged lines"
+
+
+def test_a_file_of_damage_is_not_read_to_its_end(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(datafile, "MAX_DAMAGED", 3)
+    _, found, problems = read(put(path, HEADER + b'x\n{"type": "a"}\n' * 10))
+    assert len(found) == 3
+    assert len(problems) == 5
+    assert problems[-1] == "line 8: more than 3 lines are damaged: nothing is read beyond"
+
+
+def test_lines_are_bounded_blank_ones_too(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(datafile, "MAX_LINES", 5)
+    _, found, problems = read(put(path, HEADER + b'\n\n{"type": "a"}\n\n\n{"type": "b"}\n'))
+    assert found == [{"type": "a"}]
+    assert problems == ["line 6: nothing is read beyond 5 lines"]
+
+
+@pytest.mark.parametrize("part", [b"[],", b"{},", b'"",', b'{"":[]},'])
+def test_a_line_of_many_parts_would_take_far_more_memory_than_text(path: str, part: bytes) -> None:
+    line = b'{"type": "a", "x": [' + part * datafile.MAX_PARTS + b"0]}\n"
+    _, found, problems = read(put(path, HEADER + line + b'{"type": "b"}\n'))
+    assert found == [{"type": "b"}]
+    assert problems == ["line 2: more than 1,000,000 parts"]
 
 
 def test_what_is_no_file_is_refused(tmp_path: Path) -> None:

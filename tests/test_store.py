@@ -8,6 +8,10 @@ import json
 import os
 import random
 import shutil
+import signal
+import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,7 +23,7 @@ from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
 
 import ctxcheck
-from ctxcheck import datafile, merged
+from ctxcheck import datadir, datafile, merged
 from ctxcheck.datafile import DataError, DataFile, read
 from ctxcheck.engine.errors import ConfigError
 from ctxcheck.engine.grading import Owners
@@ -510,3 +514,37 @@ def test_reading_a_combined_file_has_no_bound_that_a_run_has(tmp_path: Path, sha
     _, _, problems = read(str(tmp_path / "combined.jsonl"), max_file=len(every) // 2)
     assert problems == []
     assert datafile.MAX_COMBINED > datafile.MAX_FILE
+
+
+@pytest.mark.parametrize("rule", ["CTX001", "CTX004", "CTX006"])
+def test_what_a_killed_process_has_told_is_not_lost(tmp_path: Path, rule: str) -> None:
+    """Its evidence may be: that of CTX004 is written at the end, and there was none."""
+    example = next((Path(__file__).parents[1] / "examples" / "rules").glob(f"{rule.lower()}_*.py"))
+    program = example.read_text() + "\nimport os, signal\nos.kill(os.getpid(), signal.SIGKILL)\n"
+    (tmp_path / "program.py").write_text(program)
+    command = [sys.executable, "-m", "ctxcheck", "run", "program.py"]
+    environ = {k: v for k, v in os.environ.items() if not k.startswith("CTXCHECK")}
+    done = subprocess.run(command, cwd=tmp_path, env=environ, capture_output=True, timeout=60, check=False)
+    assert done.returncode == -signal.SIGKILL
+    (file,) = (tmp_path / ".ctxcheck").glob("run.*.jsonl")
+    assert [v.rule for v in verdict([str(file)])] == [rule]
+    assert [v.rule for v in verdict([str(file), str(file)])] == [rule]
+    combined(tmp_path / "combined.jsonl", [str(file)])
+    assert [v.rule for v in verdict([str(tmp_path / "combined.jsonl")])] == [rule]
+
+
+def test_a_finding_whose_orders_were_lost_is_kept(tmp_path: Path) -> None:
+    file = Path(process(tmp_path, [FORTH, BACK], end=False))
+    told = [line for line in file.read_text().splitlines() if '"type":"evidence"' not in line]
+    file.write_text("\n".join(told) + "\n")
+    assert [v.rule for v in verdict([str(file)])] == ["CTX001"]
+
+
+def test_in_a_folder_what_is_no_file_is_left_alone(tmp_path: Path) -> None:
+    file = process(tmp_path, [FORTH, BACK])
+    os.mkfifo(tmp_path / "run.pipe.1.jsonl")
+    (tmp_path / "run.link.1.jsonl").symlink_to("/dev/zero")
+    (tmp_path / "run.folder.1.jsonl").mkdir()
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(os.path.relpath(tmp_path / "run.socket.1.jsonl"))
+        assert list(datadir.find([str(tmp_path)])) == [file]

@@ -129,6 +129,12 @@ class _Checks:
         if self._done == pid:
             return
         self._done = pid
+        try:
+            self._write_end()
+        except Exception as error:  # what was written until now counts
+            sys.stderr.write(f"ctxcheck: {self._data.path or self._data.directory} has no end: {error!r}\n")
+
+    def _write_end(self) -> None:
         from dataclasses import asdict
 
         from ctxcheck.locks.install import unchecked_locks
@@ -168,6 +174,10 @@ def share(data: DataFile, config_path: str | None, *, ask: bool = False) -> None
         os.environ[VARIABLE] = config_path or "1"
     if not asked():
         return
+    # what the end needs: by then the program may have given up the right to read it
+    from ctxcheck import datadir, merged
+
+    del datadir, merged
     if os.environ[VARIABLE] != "1":
         os.environ[VARIABLE] = os.path.abspath(os.environ[VARIABLE])
     os.environ["CTXCHECK_DATA_DIR"] = data.directory

@@ -245,15 +245,19 @@ class Run:
 
     def go(self) -> NoReturn:
         """Run, report, and leave."""
-        from ctxcheck import adapters, children, unittests
+        from ctxcheck import adapters, children, forked, unittests
         from ctxcheck.dumps import dump_on
         from ctxcheck.greenlets import Watch
         from ctxcheck.probes import install
         from ctxcheck.reports import formats, text
 
-        del text
+        del text, forked
         for output in self.outputs:  # what it imports, before the program can be in the way
             formats.render(output.type, formats.Report([]))
+            if output.type == "sarif":  # the help of rules, for machines
+                from ctxcheck.reports import explain
+
+                explain.preload()
         watch = Watch(self._refuse)
         outcome = Outcome(0)
         children.share(self.data, self.config_path, ask=self.parsed.processes)
@@ -279,7 +283,12 @@ class Run:
         if self.refused:
             _say(self.refused)
             leave(USAGE)
-        status = self._report(outcome.status)
+        try:
+            status = self._report(outcome.status)
+        except Exception as error:  # the program may have left a process in which nothing can be opened any more
+            what = " ".join(f"{type(error).__name__}: {error}".split())
+            _say(f"ctxcheck: can't report what was found; {self.data.path or self.data.directory} has it: {what}")
+            status = outcome.status or BROKEN
         leave(status, interrupted=outcome.interrupted)
 
     def _refuse(self, package: str) -> NoReturn:
@@ -319,12 +328,16 @@ class Run:
             # a forked child that fell off the end of the program: its findings are in its own file
             self.data.close()
             return program_status
+        with _no_signal_kills():
+            return self._report_all(program_status)
+
+    def _report_all(self, program_status: int) -> int:
         everything = self._with_children(self.session.violations)
         violations = everything[: self.config.max_reports]
         counts = self._counts()
         failing = any(self.session.fails(v) for v in everything)
         unused, refused = self.session.unused_allows, self.session.refused_allows
-        complaints = [*refused, *map(str, unused), *self._strict(counts)] if self.config.strict else []
+        complaints = [*refused, *map(str, unused), *self._strict(counts, everything)] if self.config.strict else []
         status = program_status
         if status == 0 and self.session.engine.broken:
             status = BROKEN
@@ -378,7 +391,7 @@ class Run:
         if hidden:
             _say(f"ctxcheck: {hidden} more not shown; raise max-reports, or see --output json")
         if not self.config.strict:
-            for line in self._stale():
+            for line in self._stale(violations):
                 _say(f"ctxcheck: note: in the baseline, and no longer found: {line}")
         unchecked = text.unchecked(counts)
         if unchecked:
@@ -401,7 +414,7 @@ class Run:
                 + more
             )
 
-    def _strict(self, counts: Counts) -> list[str]:
+    def _strict(self, counts: Counts, violations: list[Violation]) -> list[str]:
         lines: list[str] = []
         engine = self.session.engine
         if engine.declared is not None:
@@ -410,15 +423,15 @@ class Run:
         lines += [f"the module of target {name!r} was never imported" for name in self.never]
         if counts.nothing():
             lines.append("nothing was checked")
-        lines += [f"in the baseline, and no longer found: {line}" for line in self._stale()]
+        lines += [f"in the baseline, and no longer found: {line}" for line in self._stale(violations)]
         return lines
 
-    def _stale(self) -> list[str]:
+    def _stale(self, violations: list[Violation]) -> list[str]:
         from ctxcheck import baseline
 
         if self.baseline is None:
             return []
-        return [baseline.describe(entry) for entry in self.baseline.stale(self.session.violations)]
+        return [baseline.describe(entry) for entry in self.baseline.stale(violations)]
 
     def _counts(self) -> Counts:
         from dataclasses import replace
@@ -469,6 +482,31 @@ class Run:
             return os.isatty(2)
         except OSError:
             return False
+
+
+class _no_signal_kills:  # noqa: N801  # reads as a statement
+    """While open, a pipe that nobody reads and a file that is too long are errors of ours, no end of the process,
+    whatever the program has said about those signals."""
+
+    def __init__(self) -> None:
+        self._before: list[tuple[Any, Any]] = []
+
+    def __enter__(self) -> None:
+        import signal
+
+        for name in ("SIGPIPE", "SIGXFSZ"):
+            number = getattr(signal, name, None)
+            try:
+                if number is not None and signal.getsignal(number) is not None:
+                    self._before.append((number, signal.signal(number, signal.SIG_IGN)))
+            except ValueError:  # another thread than the main one ends the process
+                return
+
+    def __exit__(self, *exc_info: object) -> None:
+        import signal
+
+        for number, handler in self._before:
+            signal.signal(number, handler)
 
 
 def _name(path: str | None) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import os
 import re
+import stat
 from collections.abc import Iterable, Iterator
 from typing import Final
 
@@ -26,7 +27,7 @@ def is_data(name: str) -> bool:
 
 def find(paths: Iterable[str]) -> Iterator[str]:
     """The data files that ``paths`` name, sorted within each: a file is taken as it is, of a directory all data files
-    in it and below.  Links to directories are not followed, nor links to files in them.
+    in it and below.  Links in a directory are not followed, and pipes, sockets and devices are no files.
 
     Raises:
         DataError: a path doesn't exist; one line that names it and its nearest match.
@@ -100,8 +101,15 @@ def _below(folder: str) -> Iterator[str]:
             raise DataError(f"{_shown(folder)}: more than {_MAX_FOLDERS:,} folders; name the data files' own")
         for name in names:
             path = os.path.join(at, name)
-            if is_data(name) and not os.path.islink(path):
+            if is_data(name) and _is_file(path):
                 yield path
+
+
+def _is_file(path: str) -> bool:
+    try:
+        return stat.S_ISREG(os.lstat(path).st_mode)
+    except OSError:
+        return False  # it has gone meanwhile
 
 
 def _near(path: str) -> str:

@@ -10,6 +10,10 @@ descriptors.  So it has no lock and never waits: threads that create the file at
 each create one, and the losers remove theirs.  It lets no error out; the first is kept in
 :attr:`DataFile.error`.  The functions of :mod:`os` are bound here, before the program can replace them.
 
+The program mustn't notice: its descriptors have the numbers that they would have without us, which ours keeps out of
+the way of; a limit on the size of files is asked for before each write, since to run into it raises a signal; and in
+another root directory, after ``chroot``, nothing is created.
+
 The reader trusts nothing: sizes are bounded, and a damaged line costs that line only.
 """
 
@@ -28,12 +32,20 @@ from os import getpid as _getpid
 from os import getppid as _getppid
 from os import mkdir as _mkdir
 from os import open as _open
+from os import stat as _stat
 from os import unlink as _unlink
 from os import urandom as _random
 from os import write as _write
 from typing import Any, Final, NamedTuple, cast
 
 from ctxcheck.engine.errors import ConfigError
+
+if sys.platform != "win32":
+    from fcntl import F_DUPFD_CLOEXEC as _DUPLICATE
+    from fcntl import fcntl as _fcntl
+    from resource import RLIM_INFINITY as _NO_LIMIT
+    from resource import RLIMIT_FSIZE as _SIZE
+    from resource import getrlimit as _getrlimit
 
 SCHEMA_VERSION: Final = 1
 
@@ -42,6 +54,11 @@ MAX_LINE: Final = 16 * 2**20
 MAX_FILE: Final = 64 * 2**20
 #: Of a combined file, which is read a line at a time by those who know what to do with it.
 MAX_COMBINED: Final = 16 * 2**30
+#: Lines of one file that are read, and how many of those may be damaged: beyond that it is no data file.
+MAX_LINES: Final = 1_000_000
+MAX_DAMAGED: Final = 10_000
+#: Lists and objects in one line, and half of the quotes: what takes far more memory than it takes text.
+MAX_PARTS: Final = 1_000_000
 #: How many damaged lines are named one by one.
 MAX_PROBLEMS: Final = 100
 
@@ -49,6 +66,9 @@ _CREATE: Final = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | getattr(os
 _BINARY: Final = getattr(os, "O_BINARY", 0)  # Windows only
 _NUMBERED: Final = 9  # then names are drawn: process numbers come back, in containers each time
 _MAX_NAMES: Final = 100
+#: Numbers from which on our descriptor has its own, the first that the system allows: a program gets the lowest that
+#: are free, and counts on it where it closes one to open another in its place; daemons close the first few hundred.
+_NUMBERS: Final = (700, 200, 50, 10)
 _MAX_DEPTH: Final = 8
 
 _now, _gmtime, _strftime = time.time, time.gmtime, time.strftime
@@ -68,11 +88,15 @@ class _Open(NamedTuple):
 
     def is_ours(self) -> bool:
         """A daemon closes all descriptors that it finds, and the number may by now be a socket of the program."""
+        return self.size() >= 0
+
+    def size(self) -> int:
+        """How long the file is by now; -1 if this is another file."""
         try:
             status = _fstat(self.descriptor)
         except OSError:
-            return False
-        return (status.st_dev, status.st_ino) == (self.device, self.inode)
+            return -1
+        return status.st_size if (status.st_dev, status.st_ino) == (self.device, self.inode) else -1
 
 
 class DataFile:
@@ -95,10 +119,12 @@ class DataFile:
             self.directory = os.path.abspath(directory)  # the program may change its working directory
         except OSError:
             pass
+        self._root: tuple[int, int] | None = _root()
         self._begin()
 
     def _begin(self) -> None:
-        self._closed = self._failed = self._torn = False
+        self._closed = self._torn = False
+        self._failures = self._skipped = 0
         # A file is published under the number of its turn by dict.setdefault, which is atomic; a file that
         # was lost ends its turn.
         self._files: dict[int, _Open] = {}
@@ -115,7 +141,7 @@ class DataFile:
         try:
             if self._pid != _getpid():
                 self._leave_to_parent()
-            if not self._closed and not self._failed:
+            if self._may_write():
                 self._append(self._file(), _line(record))
         except Exception as error:
             self._remember("write", error)
@@ -129,7 +155,7 @@ class DataFile:
         try:
             if self._pid != _getpid():
                 self._leave_to_parent()
-            if not self._closed and not self._failed:
+            if self._may_write():
                 return self._file().path
         except Exception as error:
             self._remember("write", error)
@@ -156,6 +182,15 @@ class DataFile:
         if inherited is not None and inherited.is_ours():
             _close(inherited.descriptor)
 
+    def _may_write(self) -> bool:
+        """Whether to try: after the file couldn't be created, ever more seldom."""
+        if self._closed:
+            return False
+        if self._failures:
+            self._skipped += 1
+            return self._skipped >> self._failures > 0
+        return True
+
     def _file(self) -> _Open:
         turn = self._turn
         file = self._files.get(turn)
@@ -167,8 +202,9 @@ class DataFile:
         try:
             mine = self._create()
         except OSError:
-            self._failed = True
+            self._failures, self._skipped = min(self._failures + 1, 10), 0
             raise
+        self._failures = 0
         file = self._files.setdefault(turn, mine)
         if file is mine:
             self.path, self._torn = file.path, False
@@ -180,13 +216,21 @@ class DataFile:
     def _append(self, file: _Open, line: bytes) -> None:
         if self._torn:
             line = b"\n" + line  # the last line stayed unfinished: keep the damage to that one
-        while len(line) > (written := _write(file.descriptor, line)):
+        while True:
+            _make_sure_of_room(file.size() + len(line))
+            written = _write(file.descriptor, line)
+            if written >= len(line):
+                break
             self._torn = True  # the disk is full, then: trying again says so
             line = line[written:]
         self._torn = False
 
     def _create(self) -> _Open:
         """Create a file that holds its header, and the directory if need be."""
+        if _root() != self._root:
+            raise OSError(errno.EXDEV, "the program has gone to another root directory")
+        header = _line(self._header())
+        _make_sure_of_room(len(header))
         make_folder(self.directory)
         stem = f"{self.directory}/run.{_host()}.{self._pid}"
         for number in range(1, _MAX_NAMES):
@@ -197,12 +241,13 @@ class DataFile:
             except FileExistsError:
                 continue
             try:
+                descriptor = _out_of_the_way(descriptor)
                 status = _fstat(descriptor)
-                header = _line(self._header())
                 if _write(descriptor, header) != len(header):
                     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             except OSError:
                 _close(descriptor)
+                _unlink(path)
                 raise
             return _Open(descriptor, status.st_dev, status.st_ino, path)
         raise FileExistsError(f"{_MAX_NAMES} files of this process's name")
@@ -228,6 +273,44 @@ class DataFile:
         if self.error is None:
             reason = getattr(error, "strerror", None) or f"{type(error).__name__}: {error}"
             self.error = " ".join(f"can't {what} data file {self.path or self.directory}: {reason}".split())
+
+
+def _root() -> tuple[int, int] | None:
+    """Which root directory this process has."""
+    try:
+        status = _stat("/")
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
+
+
+def _make_sure_of_room(size: int) -> None:
+    """Raise :class:`OSError` if a file mustn't become that long.
+
+    A write beyond the limit raises ``SIGXFSZ``: the program may have a handler, and what is done by default is to die.
+    """
+    if sys.platform != "win32":
+        limit = _getrlimit(_SIZE)[0]
+        if size >= limit and limit != _NO_LIMIT:
+            raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
+
+
+def _out_of_the_way(descriptor: int) -> int:
+    """The same file under a number that no program counts on.  Raises :class:`OSError`, with nothing closed, where
+    that is one of the standard streams' and there is no other."""
+    if sys.platform != "win32":
+        for number in _NUMBERS:
+            try:
+                moved = _fcntl(descriptor, _DUPLICATE, number)
+            except OSError as error:
+                if error.errno == errno.EINVAL:  # beyond the limit
+                    continue
+                break
+            _close(descriptor)
+            return moved
+    if descriptor <= 2:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+    return descriptor
 
 
 def make_folder(path: str) -> None:
@@ -342,6 +425,7 @@ def scan(
     :func:`read`; no more than one line is in memory.
     """
     left = [max_file]
+    damaged = 0
     for number, line in _lines(path, max_line, left):
         record, problem = _parse(line) if isinstance(line, bytes) else (None, line)
         if record is not None and number == 1:
@@ -351,6 +435,10 @@ def scan(
         elif record is not None and record["type"] == "header":
             record, problem = None, "a second header"
         yield number, record, problem
+        damaged += record is None
+        if damaged > MAX_DAMAGED:
+            yield number, None, f"more than {MAX_DAMAGED:,} lines are damaged: nothing is read beyond"
+            return
 
 
 def header_of(path: str) -> dict[str, Any] | None:
@@ -372,6 +460,8 @@ def _check_header(path: str, record: dict[str, Any]) -> tuple[dict[str, Any] | N
 
 
 def _parse(line: bytes) -> tuple[dict[str, Any] | None, str]:
+    if len(line) > MAX_PARTS and line.count(b"[") + line.count(b"{") + line.count(b'"') // 2 > MAX_PARTS:
+        return None, f"more than {MAX_PARTS:,} parts"
     try:
         value: Any = json.loads(line.decode("utf-8"), parse_constant=_finite, parse_float=_finite)
     except UnicodeDecodeError:
@@ -409,6 +499,9 @@ def _lines(path: str, max_line: int, left: list[int]) -> Iterator[tuple[int, byt
             while left[0] > 0 and (line := file.readline(min(max_line + 1, left[0]))):
                 number += 1
                 left[0] -= len(line)
+                if number > MAX_LINES:
+                    yield number, f"nothing is read beyond {MAX_LINES:,} lines"
+                    return
                 if len(line) <= max_line or line.endswith(b"\n"):
                     if line.strip():
                         yield number, line

@@ -38,7 +38,8 @@ class Intake:
         self._number_of_rows: int = 0
         self._facts: list[tuple[str, Any]] = []
         self._final: list[tuple[str, Any]] = []
-        self._whole: bool = False
+        #: whether the process has come to its end
+        self.whole: bool = False
         self._plural: set[str] = set()
         #: which thread-locals that finalizers look at are set where a class is held, as it was found later
         self._sets: dict[tuple[int, int], set[str]] = {}
@@ -88,7 +89,7 @@ class Intake:
         for name in ("seen", "joins", "handed_over", "edges", "uses", "holds", "senders", "taken", "over", "slots"):
             facts = self._final if record.get("final") is True else self._facts
             facts += [(name, row) for row in list_in(record, name)]
-        self._whole = self._whole or record.get("whole") is True
+        self.whole = self.whole or record.get("whole") is True
         self.lost += number_in(record, "lost")
         if self._combined:
             self.finish()
@@ -96,7 +97,7 @@ class Intake:
     def finish(self) -> None:
         """All is there.  What a process wrote at its end stands for what it wrote until then."""
         rows: list[tuple[Any, ...]] = []
-        if self._whole:
+        if self.whole:
             self._facts.clear()
             self._plural.clear()
             self._sets.clear()

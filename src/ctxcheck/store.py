@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, cast, final
 
@@ -34,6 +34,8 @@ MAX_FINDINGS: Final = 20_000
 #: Problems that are named one by one.
 MAX_PROBLEMS: Final = 20
 
+#: The rule whose evidence is written while the process runs, not at its end.
+_BY_ORDERS: Final = "CTX001"
 _COUNTS: Final = ("lock_classes", "orders", "chains", "acquisitions", "marked_calls", "dropped", "uncached", "threads")
 _TEXTS: Final = ("python", "implementation", "platform", "started", "owners", "root")
 
@@ -217,6 +219,15 @@ class Store:
         for source, target, count in self._db.execute(query, (_AWAITED,)):
             yield text_of(source), text_of(target), max(count, 1)
 
+    def has_orders(self, keys: Sequence[str]) -> bool:
+        """Whether there is evidence of each order of a cycle of classes."""
+        query = (
+            "select 1 from edge e join class a on a.id = source join class b on b.id = target"
+            " where a.key = ? and b.key = ? and exists (select 1 from witness where head = e.id)"
+        )
+        pairs = zip(keys, (*keys[1:], *keys[:1]), strict=True)
+        return all(self._db.execute(query, (blob_of(a), blob_of(b))).fetchone() for a, b in pairs)
+
     def lock_edges(self) -> tuple[int, int]:
         """How many lock classes there are, and how many orders between them."""
         lock = "coalesce(json_extract({}.body, '$[1]'), '') not in (select value from json_each(:awaited))"
@@ -378,11 +389,13 @@ class _Reading:
 
     def finish(self) -> None:
         """What the file comes to."""
-        for violation in self._found.values():
-            self._store.add_finding(violation, judged=violation.fingerprint in self._judged)
         intake = self._intake
         if intake is not None:
             intake.finish()
+        for violation in self._found.values():
+            judged = violation.fingerprint in self._judged and self._is_evident(violation)
+            self._store.add_finding(violation, judged=judged)
+        if intake is not None:
             for number, words in ((intake.damaged, "are damaged"), (intake.lost, "were too many to be kept")):
                 if number:
                     self._store.whole = False
@@ -390,6 +403,14 @@ class _Reading:
         if self._run and not self._combined:
             complete = self._counts is not None
             self._store.add_run(self._run, complete=complete, facts=self._facts, counts=self._counts)
+
+    def _is_evident(self, violation: Violation) -> bool:
+        """Whether the evidence for a finding is there too, so that a verdict can tell of it.
+
+        A process that was killed has written its orders, but not what it would have at its end."""
+        if self._combined or (self._intake is not None and self._intake.whole):
+            return True
+        return violation.rule == _BY_ORDERS and self._store.has_orders(violation.keys)
 
     def _graph(self, graph: Mapping[str, Any]) -> None:
         evidence = self._store.evidence

@@ -81,6 +81,14 @@ def test_text_is_readable_and_safe() -> None:
     text.encode("utf-8")
 
 
+def test_what_is_not_seen_is_escaped_and_what_scripts_need_is_not() -> None:
+    hidden = "\xad\u061c\u200b\u202e\u2060\u2066\ufeff\U000e0041"
+    text = report.dumps({"a": f"{hidden}می\u200cخواهم"})
+    assert text.isprintable() is False  # the joiner
+    assert text.replace("\u200c", "").replace("\n", "").isprintable()
+    assert json.loads(text) == {"a": f"{hidden}می\u200cخواهم"}
+
+
 def test_one_line_on_demand() -> None:
     assert "\n" not in report.dumps(_document(findings.HOSTILE), indent=None)
 

@@ -18,6 +18,7 @@ from ctxcheck.engine import slowpath
 from ctxcheck.engine.classes import PROCESS_LOCK, PROCESS_RLOCK, WITH, Kind, Step, Token
 from ctxcheck.engine.instances import credit, crediting
 from ctxcheck.engine.owner import VOID, Node
+from ctxcheck.locks import sent
 from ctxcheck.locks.naming import classify, in_scope
 
 if TYPE_CHECKING:
@@ -79,13 +80,8 @@ class _Shared:
         self.release()
 
     def __reduce_ex__(self, protocol: Any) -> Any:
-        return _new_real, (self.real.__name__,), self.__getstate__()
-
-
-def _new_real(name: str) -> Any:
-    # a function of our own: the real class can't be pickled by its name while ours is in its place
-    real = {"Lock": _Lock, "RLock": _RLock}[name]
-    return real.__new__(real)
+        # a function of our own: the real class can't be pickled by its name while ours is in its place
+        return sent.new_real, (self.real.__name__,), self.__getstate__()
 
 
 def _seconds(timeout: Any) -> Any:

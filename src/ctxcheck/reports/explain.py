@@ -108,6 +108,11 @@ def _whole(code: str, key: str, text: str) -> str:
     return _ACCEPT.get(text, text).replace("{code}", code) if key == "accept" else text
 
 
+def preload() -> None:
+    """Read the pages now: what is asked for later may be asked in a process that can't open files any more."""
+    _pages()
+
+
 @cache
 def _pages() -> dict[str, dict[str, str | list[str]]]:
     # Imported here: only `ctxcheck explain` needs them.

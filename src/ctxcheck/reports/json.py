@@ -34,8 +34,12 @@ MAX_TEXT: Final = 200_000
 MAX_ITEMS: Final = 10_000
 MAX_NUMBER: Final = 2**53
 
-#: What JSON may hold as it is, but a terminal, an encoder or a line reader may not take, or shows the wrong way round.
-_UNSAFE: Final = re.compile("[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+#: What JSON may hold as it is, but a terminal, an encoder or a line reader may not take, or shows the wrong way round
+#: or not at all; not the two joiners, which scripts need.
+_UNSAFE: Final = re.compile(
+    "[\x7f-\x9f\xad\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ud800-\udfff\ufeff\ufff9-\ufffb"
+    "\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
+)
 
 _T = TypeVar("_T")
 
@@ -98,7 +102,7 @@ def dumps(document: Mapping[str, Any], *, indent: int | None = 2) -> str:
     text is one line.
     """
     text = json.dumps(document, indent=indent, ensure_ascii=False, allow_nan=False)
-    return _UNSAFE.sub(lambda match: f"\\u{ord(match.group()):04x}", text)
+    return _UNSAFE.sub(lambda match: json.dumps(match.group())[1:-1], text)
 
 
 def violation_from_dict(data: object) -> Violation:
