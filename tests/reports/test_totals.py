@@ -45,7 +45,7 @@ def test_one_of_each_and_marked_calls() -> None:
 def test_marked_calls_that_are_no_contexts() -> None:
     counts = Counts(threads=2)
     assert not counts.nothing()
-    assert summary([], counts) == "ctxcheck: no violations; marked calls of 2 threads checked"
+    assert summary([], counts) == "ctxcheck: no violations; waits and marked calls of 2 threads checked"
     assert Counts(chains=1, dropped=1).nothing()
 
 

@@ -21,6 +21,7 @@ from ctxcheck.engine.findings import Finding, InterruptFacts, OrderFacts, SlowFa
 from ctxcheck.engine.origins import BACKGROUND, outliving
 from ctxcheck.engine.rules import GRADES
 from ctxcheck.engine.violations import Counts, Violation
+from ctxcheck.locks import naming
 from ctxcheck.reports import json as json_report
 from ctxcheck.reports import text
 from ctxcheck.reports.cells import count_of
@@ -55,6 +56,8 @@ class Results:
         self._edges: set[tuple[str, str]] = set()
         self._classes: dict[str, str] = {}
         self._problems: list[str] = []
+        #: the reports that can't be written, a line each
+        self._lost: list[str] = []
         #: for each process that ran tests, what accepted nothing there
         self._unused_allows: list[set[str]] = []
         self._refused: dict[str, None] = {}
@@ -155,14 +158,27 @@ class Results:
         # those in files here: there may be no terminal
         files = [output for output in self._checks.settings.outputs if output.path is not None]
         always = self._checks.settings.config.color == "always"
-        outputs.emit(
-            files, self._report(), say=self._problems.append, cwd=self._checks.settings.cwd, always_color=always
-        )
+        said: list[str] = []
+        outputs.emit(files, self._report(), say=said.append, cwd=self._checks.settings.cwd, always_color=always)
+        # they come with a prefix, and speak of the other command's option
+        self._lost = [line.replace(" --output ", " --ctxcheck-output ", 1) for line in said]
         strict = self._checks.settings.config.strict
         failing = any(self._checks.session.fails(v) for v, _ in self._cross)
         failing = failing and self._checks.settings.config.mode != "warn"
-        if failing or (strict and bool(self._complaints() or self._problems or self._checked_nothing())):
+        self._end_data()
+        amiss = strict and bool(self._warnings() or self._checked_nothing())
+        if failing or amiss or self._lost:
             session.testsfailed += 1
+
+    def _end_data(self) -> None:
+        """Say what else there is to be warned of: what can't be written, and what the configuration leaves out."""
+        if self._checks.data.error:
+            self._problems.append(self._checks.data.error)
+        if not self._workers and (missed := naming.misses()):
+            self._problems.append(missed)
+
+    def _warnings(self) -> list[str]:
+        return [*self._checks.warned, *self._problems, *self._complaints()]
 
     def _judge(self) -> None:
         union = evidence.load(self._documents)
@@ -250,15 +266,17 @@ class Results:
                 terminal.write_line("")
             if len(shown) > limit:
                 terminal.write_line(f"ctxcheck: {len(shown) - limit} more not shown; raise max-reports")
-        for line in [*self._checks.warned, *self._problems, *self._complaints()]:
-            terminal.write_line(f"ctxcheck: warning: {line}")
+        strict = self._checks.settings.config.strict
+        nothing = ["nothing was checked"] if strict and self._checked_nothing() else []
+        for line in [*self._warnings(), *nothing]:
+            terminal.write_line(f"ctxcheck: {'strict' if strict else 'warning'}: {line}")
+        for line in self._lost:
+            terminal.write_line(line)
         # the text is what tests failed with, and the section above
         others = [output for output in wanted if output.path is None and output.type != "text"]
         outputs.emit(
             others, self._report(), say=terminal.write_line, cwd=self._checks.settings.cwd, color=color
         )
-        if self._checks.data.error:
-            terminal.write_line(f"ctxcheck: warning: {self._checks.data.error}")
         if self.tests or self.found or self._cross:
             terminal.write_line(self._last_line())
 

@@ -79,7 +79,7 @@ def _checked(counts: Counts) -> str:
     locks = counts.lock_classes or counts.acquisitions
     if not locks and not counts.marked_calls and counts.threads:
         # those that are no contexts leave no trace, but that their thread came by
-        return f"marked calls of {count_of(counts.threads, 'thread')}"
+        return f"waits and marked calls of {count_of(counts.threads, 'thread')}"
     if locks or not counts.marked_calls:
         parts = [
             count_of(counts.lock_classes, "lock class", "lock classes"),
