@@ -53,8 +53,9 @@ class Results:
         self._documents: list[Any] = []
         self._counts: list[Counts] = []
         self._workers: int = 0
-        self._edges: set[tuple[str, str]] = set()
-        self._classes: dict[str, str] = {}
+        #: how often each order was recorded; the name and kind of each class
+        self._edges: dict[tuple[str, str], int] = {}
+        self._classes: dict[str, tuple[str, str]] = {}
         self._problems: list[str] = []
         #: the reports that can't be written, a line each
         self._lost: list[str] = []
@@ -182,8 +183,9 @@ class Results:
 
     def _judge(self) -> None:
         union = evidence.load(self._documents)
-        self._edges = {(a.key, b.key) for a, b in union.edges if not (a.kind.awaited or b.kind.awaited)}
-        self._classes = {c.key: c.kind.name for c in union.seen}
+        locks = {edge: pool.count for edge, pool in union.edges.items() if not any(c.kind.awaited for c in edge)}
+        self._edges = {(a.key, b.key): count for (a, b), count in locks.items()}
+        self._classes = {c.key: (c.name, c.kind.name) for c in union.seen}
         seen: dict[str, tuple[Violation, list[str]]] = {}
         for finding in union.findings(self._checks.session.engine.owners):
             violation = self._checks.session.put_into_words(finding)
@@ -287,8 +289,10 @@ class Results:
             self.counts(),
             run={"argv": list(sys.argv[1:]), "python": sys.version.split()[0], "platform": sys.platform},
             graph={
-                "classes": [{"key": key, "kind": kind} for key, kind in sorted(self._classes.items())],
-                "edges": [{"from": source, "to": target} for source, target in sorted(self._edges)],
+                "classes": [
+                    {"key": key, "name": name, "kind": kind} for key, (name, kind) in sorted(self._classes.items())
+                ],
+                "edges": [{"from": a, "to": b, "count": count} for (a, b), count in sorted(self._edges.items())],
             },
             most=settings.config.max_reports,
             prefix=outputs.prefix(settings.cwd),
