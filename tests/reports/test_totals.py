@@ -95,6 +95,10 @@ def test_unchecked_locks_are_listed_by_module_most_first() -> None:
     assert unchecked(Counts(unchecked={"queue": 1})).startswith("not checked: 1 lock made ")
 
 
+def test_what_every_interpreter_makes_for_itself_is_not_worth_a_line() -> None:
+    assert unchecked(Counts(unchecked={"threading": 2, "tempfile": 1})) == ""
+
+
 def test_a_long_list_of_modules_is_cut() -> None:
     counts = Counts(unchecked={f"m{number}": 10 - number for number in range(8)})
     assert unchecked(counts).endswith("(m0 10, m1 9, m2 8, m3 7, m4 6, m5 5, and 2 modules more)")
