@@ -49,9 +49,9 @@ reason = "docs/locking.md"
 
 ## The command line
 
-For `ctxcheck run`, a key is an option with `--` before it, such as `--fail-on certain` (all but {no_option}). The items of a
-list are separated by commas; `--output` is repeated. Paths are relative to the working directory. `ctxcheck run` has four options
-more, which are no keys:
+For `ctxcheck run`, a key is an option with `--` before it, such as `--fail-on certain` (all but {no_option}).
+The items of a list are separated by commas; `--output` is repeated. Paths are relative to the working directory.
+`ctxcheck run` has four options more, which are no keys:
 
 | option | meaning |
 |---|---|
