@@ -45,16 +45,34 @@ reason = "docs/locking.md"
 |---|---|---|
 {rows}
 
-On the command line of `ctxcheck run` a key is an option with `--` before it (all but {no_option}); in the
-environment it is `CTXCHECK_` and its name in capitals, with `_` for `-`, as `CTXCHECK_FAIL_ON=certain` (all but
-{no_variable}). There and on the command line the items of a list are separated by commas; `--output` is repeated. Paths
-are relative to the working directory.
+`ctxcheck debug config` prints what holds where you are, and where each value comes from.
+
+## The command line
+
+For `ctxcheck run`, a key is an option with `--` before it, such as `--fail-on certain` (all but {no_option}).
+The items of a list are separated by commas; `--output` is repeated. Paths are relative to the working directory.
+`ctxcheck run` has four options more, which are no keys:
+
+| option | meaning |
+|---|---|
+| `--exit-zero` | report, but don't let violations change the exit status |
+| `--error-exitcode N` | the exit status for violations (1 to 255; default 1) |
+| `--processes` | check [child processes](data.md#child-processes), too |
+| `-q`, `--quiet` | a finding a line |
+
+The options of `pytest --ctxcheck` are on [the page on pytest](pytest.md#options).
+
+## The environment
+
+There a key is `CTXCHECK_` and its name in capitals, with `_` for `-`, such as `CTXCHECK_FAIL_ON=certain` (all but
+{no_variable}). The items of a list are separated by commas.
 
 | variable | meaning |
 |---|---|
 | `CTXCHECK` | `0`: off, whatever else says so, and decorators hand back the function itself; `1`: on |
 | `CTXCHECK_CONFIG` | the configuration file |
 | `CTXCHECK_DEBUG` | `1`: the traceback of an internal fault |
+| `CTXCHECK_PROCESS_START` | child interpreters [check themselves](data.md#child-processes) |
 | `NO_COLOR`, `FORCE_COLOR` | colour, where `color` is `auto` |
 | `GITHUB_ACTIONS`, `GITHUB_STEP_SUMMARY`, `GITHUB_WORKSPACE` | [GitHub Actions](ci.md) |
 
@@ -78,6 +96,8 @@ def _meaning(key: Key) -> str:
 
 def _default(key: Key) -> str:
     value = key.default
+    if key.name == "owners":
+        return "`observed` in `ctxcheck run`, else `assumed`"
     if isinstance(value, tuple):
         value = [str(item) for item in value]
     if value in (None, "", []):

@@ -483,13 +483,15 @@ def test_a_comment_accepts_what_only_all_processes_have(tmp_path: Path, monkeypa
     assert (found.allowed_by, found.allowed_kind, found.allowed_at) == ("never together", "comment", "back.py:3")
 
 
-def test_the_problems_of_a_file_of_nothing_else_are_bounded(tmp_path: Path) -> None:
-    path = tmp_path / "run.a.1.jsonl"
-    path.write_text("x\n" * 10_000)
+def test_a_file_of_nothing_else_is_one_problem_and_many_files_are_bounded(tmp_path: Path) -> None:
     with Store() as store:
-        store.add(str(path))
-        assert len(store.problems.told()) < 30
-        assert store.problems.told()[-1] == "and 9,980 more problems"
+        for number in range(30):
+            path = tmp_path / f"run.a.{number}.jsonl"
+            path.write_text("x\n" * 1_000)
+            store.add(str(path))
+        assert store.problems.told()[0].endswith("run.a.0.jsonl: line 1: not JSON; 999 more lines of it can't be read")
+        assert len(store.problems.told()) == 21
+        assert store.problems.told()[-1] == "and 10 more problems"
 
 
 def test_a_run_that_is_too_long_is_said_to_be_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -54,6 +54,7 @@ def _dispatch(arguments: list[str]) -> NoReturn:
             run_parser.error("no program given: ctxcheck run [options] script.py|directory|-m module [arguments]")
         _run(parsed, program)
     from ctxcheck import commands
+    from ctxcheck.commands.parsing import put
 
     parsed = parser.parse_args(arguments)
     if parsed.command in commands.NAMES:
@@ -62,7 +63,7 @@ def _dispatch(arguments: list[str]) -> NoReturn:
         from ctxcheck.reports import explain
 
         try:
-            sys.stdout.write((explain.page(parsed.rule) if parsed.rule else explain.index()).rstrip("\n") + "\n")
+            put(explain.page(parsed.rule) if parsed.rule else explain.index())
         except ValueError as error:
             _say(f"ctxcheck: {error}")
             leave(USAGE)
@@ -70,7 +71,8 @@ def _dispatch(arguments: list[str]) -> NoReturn:
     if parsed.command == "probes":
         from ctxcheck import listing
 
-        leave(listing.show(load({}, config_path=parsed.config).config, everything=parsed.all, test=parsed.selftest))
+        config = load({}, config_path=parsed.config).config
+        leave(listing.show(config, put, everything=parsed.all, test=parsed.selftest))
     parser.print_help(sys.stderr)
     leave(USAGE)
 
@@ -103,7 +105,9 @@ def _parsers(*, every: bool = True) -> tuple[argparse.ArgumentParser, argparse.A
         else:
             run.add_argument(f"--{name}", metavar=_metavar(key.kind, key.allowed), help=f"{key.help}{_default(key)}")
     run.add_argument("--exit-zero", action="store_true", help="report, but don't let violations change the status")
-    run.add_argument("--error-exitcode", type=int, default=1, metavar="N", help="the status for violations (default 1)")
+    run.add_argument(
+        "--error-exitcode", type=_status, default=1, metavar="N", help="the status for violations, 1 to 255 (default 1)"
+    )
     run.add_argument("--processes", action="store_true", help="check the Python processes that it starts, too")
     run.add_argument("-q", "--quiet", action="store_true", help="print findings one a line")
     probes = commands.add_parser("probes", help="which calls count as blocking, and how they are seen")
@@ -125,8 +129,15 @@ def _metavar(kind: str, allowed: tuple[str, ...]) -> str:
     return {"count": "N", "seconds": "SECONDS", "text": "PATH", "signal": "NAME"}.get(kind, "A,B")
 
 
+def _status(text: str) -> int:
+    """An exit status that says that something is wrong: a process has no others than these."""
+    if not (text.isascii() and text.isdigit() and 1 <= int(text[:9]) <= 255):
+        raise argparse.ArgumentTypeError(f"is {text[:60]!r}; allowed: 1 to 255 (--exit-zero for 0)")
+    return int(text)
+
+
 def _default(key: Any) -> str:
-    value = key.default
+    value = "observed" if key.name == "owners" else key.default  # the one that depends on who asks
     return f" (default: {value})" if value and isinstance(value, (str, int, float)) and value is not True else ""
 
 
@@ -163,6 +174,8 @@ def _split(
             return arguments[:index], (word, arguments[index + 1 :], False)
         option = word.partition("=")[0]
         if option not in known:
+            if option[2:] in KEYS:
+                parser.error(f"{option} is no option: {option[2:]!r} stands in the configuration file only")
             near = difflib.get_close_matches(option, known, 1)
             parser.error(f"unknown option {option}{f'; did you mean {near[0]}?' if near else ''}")
         index += 2 if word in takes_value else 1
@@ -186,8 +199,6 @@ def _run(parsed: argparse.Namespace, program: tuple[str, list[str], bool]) -> No
     if resolved.enabled is False:
         outcome = runnable.run()
         leave(outcome.status, interrupted=outcome.interrupted)
-    for warning in resolved.warnings:
-        _warn(warning)
     Run(parsed, resolved, runnable, command).go()
 
 
@@ -203,6 +214,8 @@ class Run:
         from ctxcheck.session import Session
         from ctxcheck.targets import Targets, shipped
 
+        #: what was warned of, a line each; strict: it fails
+        self.warned: list[str] = []
         self.config: Config = resolved.config
         self.parsed: argparse.Namespace = parsed
         self.program: Program = program
@@ -215,8 +228,10 @@ class Run:
             for o in outputs.with_github(self.config.output, chosen=resolved.sources["output"] != "default")
         ]
         outputs.check(self.outputs, cwd=self.cwd)
+        for warning in resolved.warnings:
+            self._warn(warning)
         said = (*self.config.may_sleep, *self.config.atomic, *self.config.requires_lock)
-        self.targets: Targets = Targets((*said, *shipped(_warn)), _warn)
+        self.targets: Targets = Targets((*said, *shipped(self._warn)), _warn)
         self.never: list[str] = []
         self.reported: bool = False
         self.refused: str = ""
@@ -242,6 +257,11 @@ class Run:
             at_once=self._print_at_once,
             known=self.baseline.known if self.baseline is not None else None,
         )
+
+    def _warn(self, line: str, *, at_the_end: bool = False) -> None:
+        self.warned.append(line)
+        if not (at_the_end and self.config.strict):  # then it is told as what fails
+            _warn(line)
 
     def go(self) -> NoReturn:
         """Run, report, and leave."""
@@ -332,27 +352,33 @@ class Run:
             return self._report_all(program_status)
 
     def _report_all(self, program_status: int) -> int:
+        from ctxcheck.locks import naming
+
         everything = self._with_children(self.session.violations)
         violations = everything[: self.config.max_reports]
         counts = self._counts()
         failing = any(self.session.fails(v) for v in everything)
         unused, refused = self.session.unused_allows, self.session.refused_allows
         complaints = [*refused, *map(str, unused), *self._strict(counts, everything)] if self.config.strict else []
+        if self.data.path is not None or not counts.nothing():
+            self.data.write({"type": "end", "counts": _plain(counts), "graph": self.session.graph()})
+            self.data.close()
+        if self.data.error:
+            self._warn(self.data.error, at_the_end=True)
+        if missed := naming.misses():
+            self._warn(missed, at_the_end=True)
+        complaints += self.warned if self.config.strict else []
         status = program_status
         if status == 0 and self.session.engine.broken:
             status = BROKEN
         elif status == 0 and (failing or complaints) and not self.parsed.exit_zero:
             status = self.parsed.error_exitcode
-        self._emit(everything, counts, program_status, status, unused)
+        if not self._emit(everything, counts, program_status, status, unused) and status == 0:
+            status = USAGE
         for line in complaints:
             _say(f"ctxcheck: strict: {line}")
         if not self.config.strict:
             self._say_of_allows(refused, unused)
-        if self.data.path is not None or not counts.nothing():
-            self.data.write({"type": "end", "counts": _plain(counts), "graph": self.session.graph()})
-            self.data.close()
-        if self.data.error:
-            _say(f"ctxcheck: warning: {self.data.error}")
         self._last_lines(everything, counts, program_status, status, len(everything) - len(violations))
         return status
 
@@ -364,7 +390,7 @@ class Run:
             return own
         found, number, problems = children.together(self.data, self.session, own, self.cwd)
         for problem in problems:
-            _say(f"ctxcheck: warning: {problem}")
+            self._warn(problem, at_the_end=True)
         _say(f"ctxcheck: {number or 'no'} child process{'es' if number != 1 else ''} took part")
         return found
 
@@ -380,7 +406,7 @@ class Run:
 
         children, problems = forked.collect(self.data.directory, self.data.run, self._pid)
         for problem in problems:
-            _say(f"ctxcheck: warning: {problem}")
+            self._warn(problem, at_the_end=True)
         return forked.merge(own, children)
 
     def _last_lines(
@@ -442,7 +468,7 @@ class Run:
 
     def _emit(
         self, violations: list[Violation], counts: Counts, program_status: int, status: int, unused: list[UnusedAllow]
-    ) -> None:
+    ) -> bool:
         from ctxcheck import outputs
         from ctxcheck.reports.formats import Report
 
@@ -462,7 +488,7 @@ class Run:
             unused_allows=unused,
             prefix=outputs.prefix(self.cwd),
         )
-        outputs.emit(
+        return outputs.emit(
             self.outputs,
             report,
             say=_say,

@@ -160,9 +160,19 @@ def _read(path: str, name: str, *, required: bool) -> tuple[Place, dict[str, Any
         return in_table, cast("dict[str, Any]", table)
     if os.path.basename(path) != "pyproject.toml":
         return Place(name, f"{name}:"), data
+    if isinstance(tool, dict):
+        _refuse_misspelt(cast("dict[str, Any]", tool), name)
     if required:
         raise ConfigError(f"{name}: has no table [tool.ctxcheck]")
     return in_table, {}
+
+
+def _refuse_misspelt(tool: Mapping[str, Any], name: str) -> None:
+    """A table that is nearly ours would be read by nobody."""
+    import difflib
+
+    for given in difflib.get_close_matches("ctxcheck", tool, 1, 0.85):
+        raise ConfigError(f"{name}: unknown table [tool.{_one_line(given)}]; did you mean [tool.ctxcheck]?")
 
 
 def _take(table: Mapping[str, Any], place: Place | None, values: dict[str, Any], sources: dict[str, str]) -> None:
@@ -245,24 +255,34 @@ def _signal(value: Any, place: Place) -> str:
     """Return the full name of a signal that a handler can be set for."""
     import signal
 
-    names = [s.name for s in signal.Signals if s.name not in ("SIGKILL", "SIGSTOP")]
+    names = [s.name for s in signal.Signals if s.name not in _NO_HANDLER]
     name = value.upper() if isinstance(value, str) else ""
     name = name if name.startswith("SIG") else f"SIG{name}"
     if name not in names:
+        said = f"is {_quoted(value)}; allowed: a name of a signal, such as SIGUSR2"
+        if name in _NO_HANDLER:
+            place.refuse(f"{said}; {name} can't be handled by a program")
         near = _near(name[3:], [n[3:] for n in names]) if isinstance(value, str) else ""
-        place.refuse(f"is {_quoted(value)}; allowed: a name of a signal, such as SIGUSR2{near}")
+        place.refuse(said + near.replace("mean '", "mean 'SIG"))
     return name
 
 
 def _text(value: Any, place: Place) -> str:
     if not isinstance(value, str) or not value.strip():
         place.refuse(f"is {_quoted(value)}; allowed: a text that is not empty")
-    return value
+    return _without_nul(value, place)
 
 
 def _item(value: Any, key: Key, place: Place) -> str:
     if not isinstance(value, str) or not value.strip():
         place.refuse(f"has the item {_quoted(value)}; allowed: {_ITEMS[key.kind][1]}")
+    return _without_nul(value, place)
+
+
+def _without_nul(value: str, place: Place) -> str:
+    """No path and no name has one, and what is given it breaks in many ways."""
+    if "\0" in value:
+        place.refuse(f"is {_quoted(value)}; a null character can't stand in it")
     return value
 
 
@@ -322,7 +342,7 @@ def _allow(value: Any, key: Key, place: Place) -> Allow:
         said = "" if reason is None else f", not {_quoted(reason)}"
         place.refuse(f"for {rule.code} needs a 'reason': a text that says why this is fine{said}")
     names = cast("Sequence[Any]", locks) if isinstance(locks, list) else [] if locks is None else [None]
-    if not all(isinstance(name, str) and name for name in names):
+    if not all(isinstance(name, str) and name for name in names) or (locks is not None and not names):
         place.refuse(f"locks is {_quoted(locks)}; allowed: a list of names of lock classes")
     if path is not None:
         path = _text(path, Place(place.source, f"{place.prefix} path"))
@@ -404,6 +424,9 @@ def read_target(value: Any, key: Key, place: Place) -> Target:
     return Target(cast("Any", name), dotted, **said)
 
 
+#: A signal that nothing can be done about.
+_NO_HANDLER: Final = ("SIGKILL", "SIGSTOP")
+
 #: For each kind of list: how an item is read, and what it may be, in words.
 _ITEMS: Final[dict[str, tuple[Callable[[Any, Key, Place], Any], str]]] = {
     "globs": (_item, "module names, with * and ?"),
@@ -425,7 +448,7 @@ _ITEMS: Final[dict[str, tuple[Callable[[Any, Key, Place], Any], str]]] = {
 
 def _quoted(value: Any) -> str:
     """A value for a message: in one line, and not too long."""
-    text = repr(value)
+    text = str(value).lower() if isinstance(value, bool) else repr(value)  # as it stands in the file
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
@@ -460,8 +483,14 @@ def _misspelt(environ: Mapping[str, str]) -> tuple[str, ...]:
     """Variables that are nearly ours.  Not an error: others may have reasons for names of their own."""
     known = [*OTHER_VARIABLES, *(key.variable for key in KEYS.values() if key.variable)]
     unknown = sorted(name for name in environ if name.startswith("CTXCHECK_") and name not in known)
-    return tuple(
+    tables = {f"CTXCHECK_{key.name.replace('-', '_').upper()}": key.name for key in KEYS.values() if not key.variable}
+    warnings = [
+        f"environment: {name} is not a variable of ctxcheck: {tables[name]!r} stands in the configuration file only"
+        for name in unknown
+        if name in tables
+    ]
+    return (*warnings, *(
         f"environment: {_one_line(name)} is not a variable of ctxcheck{near}"
         for name in unknown
-        if (near := _near(name, known))
-    )
+        if name not in tables and (near := _near(name, known))
+    ))

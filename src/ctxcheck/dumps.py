@@ -23,9 +23,14 @@ def dump(file: IO[str] | None = None) -> str:
         file: where to write it; by default standard error, past whatever the program made of ``sys.stderr``.
 
     Returns the text.
+
+    Raises:
+        TypeError: ``file`` can't be written to.
     """
     from ctxcheck.reports.waits import render
 
+    if file is not None and not hasattr(file, "write"):
+        raise TypeError(f"dump: file={file!r} has no write(); allowed: a file that is open for text, or None")
     session = current_session()
     if session is None:
         text = "ctxcheck: who waits for whom: nothing is checked, no session is active"

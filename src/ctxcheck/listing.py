@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from ctxcheck.keys import Config
 from ctxcheck.probes.catalogue import ENTRIES, HOW, Entry, chosen
 
 
-def show(config: Config, *, everything: bool, test: bool) -> int:
-    """Print the table, or run the self-test; returns the exit status."""
+def show(config: Config, put: Callable[[str], object], *, everything: bool, test: bool) -> int:
+    """Print the table by ``put``, or run the self-test; returns the exit status."""
     if test:
         return _test(config)
     active = {entry.name for entry in chosen(config.blocking, config.not_blocking)}
@@ -28,7 +28,7 @@ def show(config: Config, *, everything: bool, test: bool) -> int:
         lines.append("  ".join((*cells, row[4])).rstrip())
     hidden = len(ENTRIES) - len(rows)
     lines.append(f"{len(rows)} calls{f'; {hidden} more with --all' if hidden else ''}")
-    sys.stdout.write("\n".join(lines) + "\n")
+    put("\n".join(lines))
     return 0
 
 

@@ -49,9 +49,12 @@ def prefix(cwd: str, environ: Mapping[str, str] = os.environ) -> str:
 def check(outputs: Iterable[Output], *, cwd: str) -> None:
     """See that every output with a path can be written, before anything is run.
 
+    The folders on the way to it are made; the file is not.
+
     Raises:
-        ConfigError: it is a folder, or lies in something that isn't one or isn't writable.
+        ConfigError: it is a folder, lies in something that isn't one or can't be written; or two go to one file.
     """
+    taken: dict[str, Output] = {}
     for output in outputs:
         if output.path is None:
             continue
@@ -63,8 +66,32 @@ def check(outputs: Iterable[Output], *, cwd: str) -> None:
             there = os.path.dirname(there)
         if there != path and not os.path.isdir(there):
             raise ConfigError(f"can't write --output {output}: {os.path.relpath(there, cwd)} is no folder")
-        if not os.access(there, os.W_OK):
-            raise ConfigError(f"can't write --output {output}: no permission to write there")
+        try:
+            _try(path)
+        except OSError as error:
+            raise ConfigError(f"can't write --output {output}: {error.strerror or error}") from None
+        if os.path.exists(path) and not os.path.isfile(path):
+            continue  # a device or a pipe: as many as like
+        other = taken.setdefault(os.path.realpath(path), output)
+        if other is not output:
+            raise ConfigError(f"can't write --output {output}: --output {other} goes to the same file")
+
+
+def _try(path: str) -> None:
+    """Open a file as if to write, which leaves what is there as it is.
+
+    Nothing else tells what a file system makes of a name, and who may write where: root may nearly everywhere.
+    """
+    if not os.path.lexists(path):
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        with open(path, "ab"):
+            pass
+        os.unlink(path)
+    elif os.path.isfile(path):
+        with open(path, "ab"):
+            pass
+    elif not os.access(path, os.W_OK):  # a pipe would have to be read before it opens
+        raise PermissionError("no permission to write there")
 
 
 def emit(
@@ -76,8 +103,8 @@ def emit(
     color: bool = False,
     always_color: bool = False,
     environ: Mapping[str, str] = os.environ,
-) -> None:
-    """Write every output, and the folders on the way to it.
+) -> bool:
+    """Write every output, and the folders on the way to it; return whether all files could be written.
 
     What can't be written is said in one line, and the others are written all the same.
 
@@ -91,6 +118,7 @@ def emit(
         environ: where GitHub's variables are looked up.
     """
     whole = _replace_told(report)
+    written = True
     for output in outputs:
         path = output.path
         content = render(output.type, report if path is None else whole, color=color if path is None else always_color)
@@ -107,7 +135,9 @@ def emit(
             with open(os.path.join(cwd, path), "w", encoding="utf-8", errors="backslashreplace", newline="\n") as file:
                 file.write(content.rstrip("\n") + "\n" if content else "")
         except OSError as error:
+            written = False
             say(f"ctxcheck: can't write --output {output}: {error.strerror or error}")
+    return written
 
 
 def _replace_told(report: Report) -> Report:

@@ -47,6 +47,8 @@ _SETTLED: Final = frozenset({"CTX001", "CTX004", "CTX005", "CTX006", "CTX105"})
 #: What is told at once although it is in the baseline: the program stands still.
 _HANGS: Final = frozenset({"CTX001", "CTX002", "CTX003", "CTX006"})
 _NOBODY: Final[set[Owner]] = set()
+#: Who wants to wait longer for a report than a day waits a day; a clock can't be asked for any number of seconds.
+_MAX_WAIT: Final = 86_400
 
 
 class _Book:
@@ -136,7 +138,7 @@ class Session:
         self.has_forked: bool = False
         #: in a forked child: how often each finding was seen before
         self._inherited: dict[tuple[str, str], int] | None = None
-        after = float(deadlock_after)
+        after = float(min(deadlock_after, _MAX_WAIT))
         self.engine: Validator = Validator(self._record, self._withdraw, owners=owners, deadlock_after=after)
         self.engine.insistent = mode == "raise"
         self.engine.configured = tuple(declared)

@@ -110,6 +110,7 @@ class Store:
             DataError: it can't be read, or is of a newer version.
         """
         reading = _Reading(self, path)
+        first, more = "", 0
         self._db.execute("begin")
         try:
             for number, record, problem in datafile.scan(path):
@@ -120,7 +121,10 @@ class Store:
                         problem = str(error)  # noqa: PLW2901
                 if problem:
                     self.whole = False
-                    self.problems.add(f"{_shown(path)}: line {number}: {problem}")
+                    more += bool(first)
+                    first = first or f"{_shown(path)}: line {number}: {problem}"
+            if first:
+                self.problems.add(f"{first}; {more:,} more lines of it can't be read" if more else first)
             reading.finish()
         finally:
             self._db.execute("commit")

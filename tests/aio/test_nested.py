@@ -160,7 +160,8 @@ def test_where_nothing_is_checked_it_is_the_lock() -> None:
 
 @pytest.mark.parametrize("thing", [Semaphore(1), aio.Event(), aio.Barrier(2)])
 def test_what_cant_be_nested_is_refused(thing: Any) -> None:
-    with pytest.raises(TypeError, match=rf"nested: a {type(thing).__name__} object can't be nested: give a Lock"):
+    kind = type(thing).__name__
+    with pytest.raises(TypeError, match=rf"nested: a value of type {kind} can't be nested: give a Lock"):
         nested(thing)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 
 import pytest
 
@@ -241,3 +242,52 @@ def test_a_run_that_checked_nothing_says_so(suite: Suite) -> None:
     assert done.status == 0
     assert "nothing was checked" in done.text
     assert suite.run("--ctxcheck-strict").status == 1
+
+
+def test_a_key_of_pytests_that_is_neither_true_nor_false_is_named(suite: Suite) -> None:
+    suite.write(test_it=BOTH)
+    for name, on in (("ctxcheck", False), ("ctxcheck_strict", True)):
+        done = suite.run("-o", f"{name}=maybe", on=on)
+        assert done.status == 4
+        assert f"ERROR: pytest's configuration: {name}: invalid truth value 'maybe'; allowed: true, false" in done.text
+
+
+def test_isolated_is_true_or_false(suite: Suite) -> None:
+    suite.write(test_it="import pytest\n@pytest.mark.ctxcheck(isolated='no')\ndef test_it(): pass\n")
+    done = suite.run()
+    assert done.status == 4
+    assert "ERROR: test_it.py::test_it: @pytest.mark.ctxcheck: isolated='no' is neither True nor False" in done.text
+
+
+def test_options_in_vain_are_said_to_be(suite: Suite) -> None:
+    suite.write(test_it=BOTH)
+    done = suite.run("--ctxcheck-mode=raise", "--ctxcheck-strict", on=False)
+    assert done.status == 0
+    assert "ctxcheck: off (there is no --ctxcheck); --ctxcheck-mode, --ctxcheck-strict do nothing\n" in done.text
+    done = suite.run(CTXCHECK="0")
+    assert "ctxcheck: off (CTXCHECK=0 in the environment); --ctxcheck, --ctxcheck-output do nothing\n" in done.text
+    assert "ctxcheck: " not in suite.run("--no-ctxcheck", "--ctxcheck-mode=raise", on=False).text
+
+
+@pytest.mark.parametrize(
+    ("args", "env", "line"),
+    [
+        ([], {"CTXCHECK_MOED": "x"}, "environment: CTXCHECK_MOED is not a variable of ctxcheck"),
+        ([], {"CTXCHECK_DATA_DIR": "test_it.py"}, "can't write data file"),
+        ([], {"CTXCHECK_INCLUDE": "bnak"}, "no lock was made in a module that include names ('bnak'); did you"),
+    ],
+)
+def test_a_warning_fails_a_strict_session(suite: Suite, args: list[str], env: dict[str, str], line: str) -> None:
+    suite.write(test_it="import bank\ndef test_it(): bank.first(bank.Ledger(), bank.Audit())\n")
+    lax = suite.run(*args, **env)
+    assert (lax.status, lax.text.count(f"ctxcheck: warning: {line}")) == (0, 1)
+    strict = suite.run("--ctxcheck-strict", *args, **env)
+    assert (strict.status, strict.text.count(f"ctxcheck: strict: {line}")) == (1, 1)
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
+def test_a_report_that_is_lost_fails_the_session(suite: Suite) -> None:
+    suite.write(test_it="import bank\ndef test_it(): bank.first(bank.Ledger(), bank.Audit())\n")
+    done = suite.run("--ctxcheck-output=sarif:/dev/full")
+    assert done.status == 1
+    assert done.text.count("ctxcheck: can't write --ctxcheck-output sarif:/dev/full: No space left on device\n") == 1

@@ -45,7 +45,7 @@ def test_one_of_each_and_marked_calls() -> None:
 def test_marked_calls_that_are_no_contexts() -> None:
     counts = Counts(threads=2)
     assert not counts.nothing()
-    assert summary([], counts) == "ctxcheck: no violations; marked calls of 2 threads checked"
+    assert summary([], counts) == "ctxcheck: no violations; waits and marked calls of 2 threads checked"
     assert Counts(chains=1, dropped=1).nothing()
 
 
@@ -93,6 +93,10 @@ def test_unchecked_locks_are_listed_by_module_most_first() -> None:
     counts = Counts(unchecked={"queue": 1, "logging": 2, "abc": 1, "none": 0})
     assert unchecked(counts) == "not checked: 4 locks made before the start or by _thread (logging 2, abc 1, queue 1)"
     assert unchecked(Counts(unchecked={"queue": 1})).startswith("not checked: 1 lock made ")
+
+
+def test_what_every_interpreter_makes_for_itself_is_not_worth_a_line() -> None:
+    assert unchecked(Counts(unchecked={"threading": 2, "tempfile": 1})) == ""
 
 
 def test_a_long_list_of_modules_is_cut() -> None:

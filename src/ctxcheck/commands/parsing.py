@@ -52,9 +52,12 @@ class Parser(argparse.ArgumentParser):
 
 
 def say(text: str) -> None:
-    """Print one line to standard error, with nothing in it that a terminal could act on."""
-    sys.stderr.write(f"{safe(text)}\n")
-    sys.stderr.flush()
+    """Print one line to standard error, with nothing in it that a terminal could act on; if that fails, it is lost."""
+    try:
+        sys.stderr.write(f"{safe(text)}\n")
+        sys.stderr.flush()
+    except (OSError, ValueError, AttributeError):  # full, closed, or there is none
+        pass
 
 
 def put(text: str) -> None:
@@ -67,7 +70,8 @@ def put(text: str) -> None:
         return
     data = (text.rstrip("\n") + "\n").encode("utf-8", "backslashreplace")
     try:
-        sys.stdout.flush()
+        if sys.stdout is not None:  # pyright: ignore[reportUnnecessaryComparison] - it is, where it was closed
+            sys.stdout.flush()
         while data:
             data = data[os.write(1, data) :]
     except BrokenPipeError:

@@ -9,11 +9,12 @@ from typing import Any
 
 from ctxcheck import baseline, datadir, merged, outputs
 from ctxcheck.acceptance import Acceptance
-from ctxcheck.commands.parsing import common, option, put, resolve, say
+from ctxcheck.commands.parsing import USAGE, common, option, put, resolve, say
 from ctxcheck.commands.reading import NoDataError, read
 from ctxcheck.config import Config
 from ctxcheck.engine.rules import GRADES, selects
 from ctxcheck.engine.violations import Counts, Violation
+from ctxcheck.keys import Output
 from ctxcheck.reports.cells import count_of
 from ctxcheck.reports.formats import Report
 from ctxcheck.selection import Allowance
@@ -37,6 +38,7 @@ def add(commands: Any) -> None:
             help="a report; to standard output without a path; may be repeated; see ctxcheck run --help",
         )  # fmt: skip
         parser.add_argument("--exit-zero", action="store_true", help="don't let violations change the status")
+        parser.add_argument("-q", "--quiet", action="store_true", help="print findings one a line")
         if name == "combine":
             parser.add_argument("--to", metavar="PATH", help=f"the file to write; default: {datadir.COMBINED}")
             parser.add_argument(
@@ -52,7 +54,8 @@ def add(commands: Any) -> None:
 def run(parsed: argparse.Namespace) -> int:
     """Report; returns the exit status."""
     config = resolve(parsed, *_KEYS).config
-    outputs.check(config.output, cwd=os.getcwd())
+    wanted = [Output("concise") if parsed.quiet and o == Output("text") else o for o in config.output]
+    outputs.check(wanted, cwd=os.getcwd())
     writes = getattr(parsed, "write_baseline", None)
     known = baseline.load(config.baseline) if config.baseline and writes is None else baseline.Baseline()
     with read(parsed.paths, config.data_dir) as store:
@@ -69,8 +72,8 @@ def run(parsed: argparse.Namespace) -> int:
     violations = [v.replace(baselined=v.allowed_by is None and known.known(v)) for v in violations]
     failing = [v for v in violations if fails(v, config)]
     cwd = os.getcwd()
-    outputs.emit(
-        config.output,
+    written = outputs.emit(
+        wanted,
         Report(
             violations, counts, run=about(), graph=graph, most=config.max_reports, prefix=outputs.prefix(cwd)
         ),
@@ -84,7 +87,7 @@ def run(parsed: argparse.Namespace) -> int:
         word = "strict" if config.strict else "note"
         say(f"ctxcheck: {word}: in the baseline, and no longer found: {baseline.describe(entry)}")
     bad = bool(failing) or (config.strict and bool(stale or store.problems.number))
-    status = 1 if bad and not parsed.exit_zero else 0
+    status = 1 if bad and not parsed.exit_zero else 0 if written else USAGE
     _last_lines(violations, counts, status, said, max(0, len(violations) - config.max_reports))
     return status
 
@@ -166,4 +169,7 @@ def _color(config: Config) -> bool:
         return config.color == "always"
     if os.environ.get("NO_COLOR"):
         return False
-    return bool(os.environ.get("FORCE_COLOR")) or sys.stdout.isatty()
+    try:
+        return bool(os.environ.get("FORCE_COLOR")) or os.isatty(1)
+    except OSError:
+        return False

@@ -22,7 +22,7 @@ from ctxcheck.engine.contexts import forbidding
 from ctxcheck.engine.owner import ROOT_STEP, VOID, Node, OwnerState
 from ctxcheck.engine.raw import get_frame
 from ctxcheck.engine.rules import Grade
-from ctxcheck.engine.sites import EMPTY, MAX_DEPTH, Trace, is_own
+from ctxcheck.engine.sites import EMPTY, MAX_DEPTH, RUNNER, Trace, is_own
 from ctxcheck.engine.slow import holds
 from ctxcheck.engine.telling import report_forbidden, report_sleep
 
@@ -224,6 +224,8 @@ def look_around() -> Where:
         if code in steps_of_loops:
             break
         if is_own(code) and code not in covering:
+            if code.co_filename == RUNNER:
+                break  # what called it is how the program was started
             frame = frame.f_back  # a probe or a wrapper in between
             continue
         package = package_of(code.co_filename)

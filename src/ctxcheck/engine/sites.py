@@ -20,6 +20,8 @@ from ctxcheck.engine.raw import get_frame
 
 #: Frames whose code lives here are the validator's own and never part of a trace's head.
 PACKAGE_DIR: Final = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
+#: Whoever is called from here is the program; what this was called by says how it was started.
+RUNNER: Final = PACKAGE_DIR + "runner.py"
 #: The file name of generated wrappers; they count as ours.
 GENERATED: Final = "<ctxcheck marker>"
 

@@ -65,6 +65,22 @@ def _selects(module: str) -> bool:
     return not _include or any(fnmatch.fnmatchcase(module, glob) for glob in _include)
 
 
+def misses() -> str:
+    """A line on ``include``, if it keeps all locks that were made from being checked; else empty."""
+    made = sorted(_scopes)
+    if not _include or not made or any(_scopes.values()):
+        return ""
+    import difflib
+
+    plain = [glob.rstrip("*").rstrip(".") for glob in _include]
+    near = [name for glob in plain for name in difflib.get_close_matches(glob, made, 1)]
+    there = f"; did you mean {near[0]!r}?" if near else f"; they were made in: {', '.join(made[:_MAX_LISTED])}"
+    return f"no lock was made in a module that include names ({', '.join(map(repr, _include))}){there}"
+
+
+#: Modules that a message lists.
+_MAX_LISTED: Final = 6
+
 _STDLIB: Final = sys.stdlib_module_names
 #: Scopes that the compiler makes a function of on some versions and not on others (PEP 709).
 _INLINED: Final = ("<listcomp>", "<dictcomp>", "<setcomp>")

@@ -71,8 +71,8 @@ def nested(lock: Any, level: int = 1, *, nest_under: Any = None) -> Any:
             if awaited is not None:
                 return aionested.NestedAsync(awaited, level, nest_under)
         raise TypeError(
-            f"nested: a {type(lock).__qualname__} object can't be nested: give a Lock, an RLock, a SpinLock, a Lock of"
-            " asyncio's or what track() returned"
+            f"nested: a value of type {type(lock).__qualname__} can't be nested: give a Lock, an RLock, a SpinLock, a"
+            " Lock of asyncio's or what track() returned"
         )
     return Nested(lock, level, nest_under)
 

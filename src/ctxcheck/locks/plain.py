@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import TYPE_CHECKING, Any, Final, final
+from typing import TYPE_CHECKING, Any, Final, Never, NoReturn, final
 
 from ctxcheck import fastpath
 from ctxcheck.engine import slowpath
@@ -82,9 +82,11 @@ class lock(_PlainLock):  # noqa: N801  # the name that the interpreter's own has
 
     __slots__ = ()
 
-    def __new__(cls, *, name: str | None = None, order_key: Any = None) -> Any:  # noqa: D102
+    def __new__(cls, *misplaced: Never, name: str | None = None, order_key: Any = None) -> Any:  # noqa: D102
         if not LOCK_IS_CLASS:
             raise TypeError("cannot create '_thread.lock' instances")
+        if misplaced:
+            _refuse(misplaced[0])
         return _new_lock(name, order_key, depth=4)
 
     def __init_subclass__(cls, **_: Any) -> None:
@@ -101,6 +103,11 @@ class lock(_PlainLock):  # noqa: N801  # the name that the interpreter's own has
 
 lock.__module__ = "_thread"
 lock.__qualname__ = "lock"
+
+
+def _refuse(given: object) -> NoReturn:
+    """Python's own takes no argument, and who gives one means a name."""
+    raise TypeError(f"Lock takes no positional argument, and was given {given!r}; for a name: Lock(name=...)")
 
 
 def _new_lock(name: str | None, order_key: Any, *, depth: int) -> Any:
@@ -165,7 +172,9 @@ class _Factory:
 
 @final
 class _LockFactory(_Factory):
-    def __call__(self, *, name: str | None = None, order_key: Any = None) -> Any:
+    def __call__(self, *misplaced: Never, name: str | None = None, order_key: Any = None) -> Any:
+        if misplaced:
+            _refuse(misplaced[0])
         return _new_lock(name, order_key, depth=4)
 
 

@@ -81,7 +81,39 @@ def wanted(config: pytest.Config, options: Any) -> bool:
         raise pytest.UsageError(f"environment: CTXCHECK is {switch!r}; allowed: 1 (on), 0 (off)")
     if switch == "0" or getattr(options, "no_ctxcheck", False):
         return False
-    return switch == "1" or bool(getattr(options, "ctxcheck", False) or config.getini("ctxcheck"))
+    return switch == "1" or bool(getattr(options, "ctxcheck", False)) or flag_of_ini(config, "ctxcheck")
+
+
+def flag_of_ini(config: pytest.Config, name: str) -> bool:
+    """The value of a key that is true or false.
+
+    Raises:
+        pytest.UsageError: it is neither; one line that names it.
+    """
+    try:
+        return bool(config.getini(name))
+    except (ValueError, TypeError, pytest.UsageError) as error:
+        said = " ".join(str(error).split())
+        raise pytest.UsageError(f"pytest's configuration: {name}: {said}; allowed: true, false") from None
+
+
+def _in_vain(options: Any) -> list[str]:
+    """Options that were given although nothing is checked."""
+    names = ("mode", "strict", "owners", "fail_on", "output", "config")
+    return [f"--ctxcheck-{name.replace('_', '-')}" for name in names if getattr(options, f"ctxcheck_{name}", None)]
+
+
+def pytest_report_header(config: pytest.Config) -> str | None:
+    """Nothing, but where the options ask for what isn't on."""
+    import os
+
+    if config.pluginmanager.hasplugin(RUN):
+        return None
+    asked = [*(["--ctxcheck"] if config.option.ctxcheck else []), *_in_vain(config.option)]
+    if not asked or config.option.no_ctxcheck:
+        return None
+    why = "CTXCHECK=0 in the environment" if os.environ.get("CTXCHECK") == "0" else "there is no --ctxcheck"
+    return f"ctxcheck: off ({why}); {', '.join(asked)} {'does' if len(asked) == 1 else 'do'} nothing"
 
 
 def pytest_configure(config: pytest.Config) -> None:

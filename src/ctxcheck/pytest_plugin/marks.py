@@ -45,8 +45,10 @@ def wishes_of(item: pytest.Item) -> Wishes:
                 one_of("mode", wanted["mode"], ("record", "warn", "raise"))
                 if "mode" not in seen:
                     wishes.mode = wanted["mode"]
+            if not isinstance(isolated := wanted.get("isolated", False), bool):
+                raise TypeError(f"isolated={isolated!r} is neither True nor False")
             if "isolated" in wanted and "isolated" not in seen:
-                wishes.isolated = bool(wanted["isolated"])
+                wishes.isolated = isolated
             wishes.allow += _allowed(wanted, where)
         except (TypeError, ValueError) as error:
             text = str(error)

@@ -21,6 +21,7 @@ from ctxcheck.engine.findings import Finding, InterruptFacts, OrderFacts, SlowFa
 from ctxcheck.engine.origins import BACKGROUND, outliving
 from ctxcheck.engine.rules import GRADES
 from ctxcheck.engine.violations import Counts, Violation
+from ctxcheck.locks import naming
 from ctxcheck.reports import json as json_report
 from ctxcheck.reports import text
 from ctxcheck.reports.cells import count_of
@@ -54,9 +55,12 @@ class Results:
         self._documents: list[Any] = []
         self._counts: list[Counts] = []
         self._workers: int = 0
-        self._edges: set[tuple[str, str]] = set()
-        self._classes: dict[str, str] = {}
+        #: how often each order was recorded; the name and kind of each class
+        self._edges: dict[tuple[str, str], int] = {}
+        self._classes: dict[str, tuple[str, str]] = {}
         self._problems: list[str] = []
+        #: the reports that can't be written, a line each
+        self._lost: list[str] = []
         #: for each process that ran tests, what accepted nothing there
         self._unused_allows: list[set[str]] = []
         self._refused: dict[str, None] = {}
@@ -157,19 +161,33 @@ class Results:
         # those in files here: there may be no terminal
         files = [output for output in self._checks.settings.outputs if output.path is not None]
         always = self._checks.settings.config.color == "always"
-        outputs.emit(
-            files, self._report(), say=self._problems.append, cwd=self._checks.settings.cwd, always_color=always
-        )
+        said: list[str] = []
+        outputs.emit(files, self._report(), say=said.append, cwd=self._checks.settings.cwd, always_color=always)
+        # they come with a prefix, and speak of the other command's option
+        self._lost = [line.replace(" --output ", " --ctxcheck-output ", 1) for line in said]
         strict = self._checks.settings.config.strict
         failing = any(self._checks.session.fails(v) for v, _ in self._cross)
         failing = failing and self._checks.settings.config.mode != "warn"
-        if failing or (strict and bool(self._complaints() or self._problems or self._checked_nothing())):
+        self._end_data()
+        amiss = strict and bool(self._warnings() or self._checked_nothing())
+        if failing or amiss or self._lost:
             session.testsfailed += 1
+
+    def _end_data(self) -> None:
+        """Say what else there is to be warned of: what can't be written, and what the configuration leaves out."""
+        if self._checks.data.error:
+            self._problems.append(self._checks.data.error)
+        if not self._workers and (missed := naming.misses()):
+            self._problems.append(missed)
+
+    def _warnings(self) -> list[str]:
+        return [*self._checks.warned, *self._problems, *self._complaints()]
 
     def _judge(self) -> None:
         union = evidence.load(self._documents)
-        self._edges = {(a.key, b.key) for a, b in union.edges if not (a.kind.awaited or b.kind.awaited)}
-        self._classes = {c.key: c.kind.name for c in union.seen}
+        locks = {edge: pool.count for edge, pool in union.edges.items() if not any(c.kind.awaited for c in edge)}
+        self._edges = {(a.key, b.key): count for (a, b), count in locks.items()}
+        self._classes = {c.key: (c.name, c.kind.name) for c in union.seen}
         seen: dict[str, tuple[Violation, list[str]]] = {}
         for finding in union.findings(self._checks.session.engine.owners):
             violation = self._checks.session.put_into_words(finding)
@@ -255,15 +273,17 @@ class Results:
                 terminal.write_line("")
             if len(shown) > limit:
                 terminal.write_line(f"ctxcheck: {len(shown) - limit} more not shown; raise max-reports")
-        for line in [*self._checks.warned, *self._problems, *self._complaints()]:
-            terminal.write_line(f"ctxcheck: warning: {line}")
+        strict = self._checks.settings.config.strict
+        nothing = ["nothing was checked"] if strict and self._checked_nothing() else []
+        for line in [*self._warnings(), *nothing]:
+            terminal.write_line(f"ctxcheck: {'strict' if strict else 'warning'}: {line}")
+        for line in self._lost:
+            terminal.write_line(line)
         # the text is what tests failed with, and the section above
         others = [output for output in wanted if output.path is None and output.type != "text"]
         outputs.emit(
             others, self._report(), say=terminal.write_line, cwd=self._checks.settings.cwd, color=color
         )
-        if self._checks.data.error:
-            terminal.write_line(f"ctxcheck: warning: {self._checks.data.error}")
         if self.tests or self.found or self._cross:
             terminal.write_line(self._last_line())
 
@@ -274,8 +294,10 @@ class Results:
             self.counts(),
             run={"argv": list(sys.argv[1:]), "python": sys.version.split()[0], "platform": sys.platform},
             graph={
-                "classes": [{"key": key, "kind": kind} for key, kind in sorted(self._classes.items())],
-                "edges": [{"from": source, "to": target} for source, target in sorted(self._edges)],
+                "classes": [
+                    {"key": key, "name": name, "kind": kind} for key, (name, kind) in sorted(self._classes.items())
+                ],
+                "edges": [{"from": a, "to": b, "count": count} for (a, b), count in sorted(self._edges.items())],
             },
             most=settings.config.max_reports,
             prefix=outputs.prefix(settings.cwd),

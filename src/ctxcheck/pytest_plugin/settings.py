@@ -13,6 +13,7 @@ from ctxcheck import outputs
 from ctxcheck.config import ConfigError
 from ctxcheck.engine.rules import find_rule, rule_names
 from ctxcheck.keys import Config, Output
+from ctxcheck.pytest_plugin import flag_of_ini
 from ctxcheck.selection import one_of
 
 _MODES = ("record", "warn", "raise")
@@ -44,7 +45,7 @@ def settle(config: pytest.Config, options: Any) -> Settings:
     }
     if given["mode"] is None and not os.environ.get("CTXCHECK_MODE"):
         given["mode"] = _mode_of_ini(config)
-    if given["strict"] is None and not os.environ.get("CTXCHECK_STRICT") and config.getini("ctxcheck_strict"):
+    if given["strict"] is None and not os.environ.get("CTXCHECK_STRICT") and flag_of_ini(config, "ctxcheck_strict"):
         given["strict"] = True
     cwd = os.getcwd()
     try:
@@ -73,8 +74,7 @@ def _mode_of_ini(config: pytest.Config) -> str | None:
     try:
         one_of("ctxcheck_mode", mode, _MODES)
     except ValueError as error:
-        place = config.inipath.name if config.inipath is not None else "command line"
-        raise pytest.UsageError(f"{place}: {error}") from None
+        raise pytest.UsageError(f"pytest's configuration: {error}") from None
     return mode
 
 

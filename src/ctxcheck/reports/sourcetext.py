@@ -16,7 +16,7 @@ from os import stat as _stat
 from types import CodeType
 from typing import Final, NamedTuple
 
-from ctxcheck.engine.sites import PACKAGE_DIR, Trace, is_own, resolve
+from ctxcheck.engine.sites import RUNNER, Trace, is_own, resolve
 from ctxcheck.engine.violations import Frame, Site, Stack
 
 #: A longer source line (generated or minified) is cut here, in characters.
@@ -278,7 +278,7 @@ def test_of(trace: Trace) -> str:
 
 def _is_runner(filename: str, qualname: str) -> bool:
     """Whether this is the call that runs the program, or one test: what called it is of no interest."""
-    if filename == PACKAGE_DIR + "runner.py":
+    if filename == RUNNER:
         return True
     if filename == _UNITTEST:
         return qualname.startswith("TestCase._call")

@@ -9,6 +9,8 @@ from typing import Final
 from ctxcheck.engine.violations import Counts, Violation
 from ctxcheck.reports.cells import count_of, safe
 
+#: What these hold for their own bookkeeping is never held around code of the program; every run has them.
+_OF_NO_INTEREST: Final = frozenset({"tempfile", "threading"})
 #: Modules named in :func:`unchecked`; the rest are counted.
 MAX_MODULES: Final = 6
 
@@ -60,9 +62,16 @@ def summary(
 
 
 def unchecked(counts: Counts) -> str:
-    """Return a line on the locks that were seen but not checked, by module; empty if there are none."""
+    """Return a line on the locks that were seen but not checked, by module; empty if there are none.
+
+    The few that every interpreter makes for itself aren't worth a line; the JSON report has them.
+    """
     modules = sorted(
-        ((number, module) for module, number in counts.unchecked.items() if number > 0),
+        (
+            (number, module)
+            for module, number in counts.unchecked.items()
+            if number > 0 and module not in _OF_NO_INTEREST
+        ),
         key=lambda entry: (-entry[0], entry[1]),
     )
     if not modules:
@@ -79,7 +88,7 @@ def _checked(counts: Counts) -> str:
     locks = counts.lock_classes or counts.acquisitions
     if not locks and not counts.marked_calls and counts.threads:
         # those that are no contexts leave no trace, but that their thread came by
-        return f"marked calls of {count_of(counts.threads, 'thread')}"
+        return f"waits and marked calls of {count_of(counts.threads, 'thread')}"
     if locks or not counts.marked_calls:
         parts = [
             count_of(counts.lock_classes, "lock class", "lock classes"),
