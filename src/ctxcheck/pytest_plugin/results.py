@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 SCHEMA_VERSION: Final = 1
 TITLE: Final = "ctxcheck: cross-test violations"
+#: Over what is shown and fails nobody: it is unlikely, or not as sure as was asked for.
+MILD: Final = "ctxcheck: findings that fail nothing"
 
 
 class Results:
@@ -237,19 +239,13 @@ class Results:
             return
         wanted = self._checks.settings.outputs
         quiet = bool(wanted) and all(output.type == "none" for output in wanted)
-        shown = [(v, o) for v, o in self._cross if v.allowed_by is None]
         color = bool(terminal.hasmarkup)
-        limit = self._checks.settings.config.max_reports
-        if shown and not quiet:
-            terminal.section(TITLE)
-            for violation, origins in shown[:limit]:
-                short = violation.grade == "unlikely"
-                terminal.write_line((text.render_short if short else text.render)(violation, color=color))
-                if (line := reproduce(origins)) and not short:
-                    terminal.write_line(f"  reproduce: {line}")
-                terminal.write_line("")
-            if len(shown) > limit:
-                terminal.write_line(f"ctxcheck: {len(shown) - limit} more not shown; raise max-reports")
+        open_ = [(v, o) for v, o in self._cross if v.allowed_by is None and not v.baselined]
+        fails = self._checks.session.fails
+        if not quiet:
+            self._section(terminal, TITLE, [(v, o) for v, o in open_ if fails(v)])
+            mild = [*(pair for pair in open_ if not fails(pair[0])), *self._mild()]
+            self._section(terminal, MILD, sorted(mild, key=lambda pair: (pair[0].rule, pair[0].fingerprint)))
         for line in [*self._checks.warned, *self._problems, *self._complaints()]:
             terminal.write_line(f"ctxcheck: warning: {line}")
         # the text is what tests failed with, and the section above
@@ -261,6 +257,35 @@ class Results:
             terminal.write_line(f"ctxcheck: warning: {self._checks.data.error}")
         if self.tests or self.found or self._cross:
             terminal.write_line(self._last_line())
+
+    def _section(self, terminal: Any, title: str, shown: list[tuple[Violation, list[str]]]) -> None:
+        """Findings, each with where it is from: the command that runs just those tests, or their names in short."""
+        limit = self._checks.settings.config.max_reports
+        if shown:
+            terminal.section(title)
+        for violation, origins in shown[:limit]:
+            short = violation.grade == "unlikely"
+            shape = text.render_short if short else text.render
+            terminal.write_line(shape(violation, color=bool(terminal.hasmarkup)))
+            if title == MILD:
+                terminal.write_line(f"  seen in: {in_short(origins)}")
+            elif line := reproduce(origins):
+                terminal.write_line(f"  reproduce: {line}")
+            terminal.write_line("")
+        if len(shown) > limit:
+            terminal.write_line(f"ctxcheck: {len(shown) - limit} more not shown; raise max-reports")
+
+    def _mild(self) -> list[tuple[Violation, list[str]]]:
+        """What tests have shown that fails none of them, and was neither accepted nor known before."""
+        told = {violation.fingerprint for violation, _ in self._cross}
+        seen: dict[str, tuple[Violation, list[str]]] = {}
+        for origin, violations in sorted(self.found.items()):
+            for violation in violations:
+                if self._checks.session.fails(violation):
+                    told.add(violation.fingerprint)
+                elif not origin.startswith("<") and violation.allowed_by is None and not violation.baselined:
+                    seen.setdefault(violation.fingerprint, (violation, []))[1].append(origin)
+        return [pair for fingerprint, pair in seen.items() if fingerprint not in told]
 
     def _report(self) -> Report:
         settings = self._checks.settings
@@ -305,7 +330,7 @@ def _labelled(violation: Violation, finding: Finding, origins: list[str]) -> Vio
     facts = finding.facts
     if isinstance(facts, SlowFacts) and len(origins) > 1:
         where = f"the slow call was seen in {facts.over.origin}, the acquire in {facts.taken.origin}"
-        return violation.replace(notes=(where, *violation.notes))
+        return _with_notes(violation, where)
     if not isinstance(facts, OrderFacts) or len(origins) < 2:
         return violation
     classes = facts.cycle.classes
@@ -313,7 +338,19 @@ def _labelled(violation: Violation, finding: Finding, origins: list[str]) -> Vio
         f"`{a.name}` -> `{b.name}` was seen in {witness.origin}"
         for a, b, witness in zip(classes, (*classes[1:], classes[0]), facts.cycle.witnesses, strict=True)
     ]
-    return violation.replace(notes=("no single test has all of these orders:", *lines, *violation.notes))
+    return _with_notes(violation, "no single test has all of these orders:", *lines)
+
+
+def _with_notes(violation: Violation, *notes: str) -> Violation:
+    """With these first; but why something is unlikely stays before them, since the short form shows just that."""
+    at = 1 if violation.grade == "unlikely" else 0
+    return violation.replace(notes=(*violation.notes[:at], *notes, *violation.notes[at:]))
+
+
+def in_short(origins: Iterable[str]) -> str:
+    """Where something was seen: the first of them, and how many more there are."""
+    first, *more = dict.fromkeys(origins) or [BACKGROUND]
+    return f"{first} and {count_of(len(more), 'other')}" if more else first
 
 
 def reproduce(origins: Iterable[str]) -> str:
