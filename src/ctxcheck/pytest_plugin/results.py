@@ -39,7 +39,8 @@ class Results:
     """Everything that is reported at the end.
 
     ``begun`` is how many tests were begun here, ``tests`` how many anywhere, ``found`` what each origin has shown,
-    ``unused`` lines on what accepted nothing, ``missing`` the workers that never said.
+    ``shown`` the fingerprints that some test's failure has told, ``unused`` lines on what accepted nothing, ``missing``
+    the workers that never said.
     """
 
     def __init__(self, checks: Checks) -> None:
@@ -47,6 +48,7 @@ class Results:
         self.begun: int = 0
         self.tests: int = 0
         self.found: dict[str, list[Violation]] = {}
+        self.shown: set[str] = set()
         self.unused: list[str] = []
         self.missing: list[str] = []
         #: the cycles that were told of by an origin: rule, class keys, grade
@@ -100,6 +102,7 @@ class Results:
             "tests": self.begun,
             "found": [[origin, v.to_dict()] for origin, vs in self.found.items() for v in vs],
             "told": [[rule, list(keys), grade] for (rule, keys), grade in self._told.items()],
+            "shown": sorted(self.shown),
             "unused": self.unused,
             "unused_allows": [] if engine.broken else list(map(str, session.unused_allows)),
             "refused_allows": [] if engine.broken else session.refused_allows,
@@ -124,6 +127,7 @@ class Results:
             self.found.setdefault(origin, []).append(json_report.violation_from_dict(violation))
         for rule, keys, grade in data["told"]:
             self._note_told(rule, tuple(keys), grade)
+        self.shown.update(data["shown"])
         self.tests += data["tests"]
         self.unused += data["unused"]
         if data["tests"]:
@@ -276,16 +280,15 @@ class Results:
             terminal.write_line(f"ctxcheck: {len(shown) - limit} more not shown; raise max-reports")
 
     def _mild(self) -> list[tuple[Violation, list[str]]]:
-        """What tests have shown that fails none of them, and was neither accepted nor known before."""
-        told = {violation.fingerprint for violation, _ in self._cross}
+        """What tests have shown that failed none of them (a mark may expect it), neither accepted nor known before."""
+        told = self.shown | {violation.fingerprint for violation, _ in self._cross}
         seen: dict[str, tuple[Violation, list[str]]] = {}
         for origin, violations in sorted(self.found.items()):
             for violation in violations:
-                if self._checks.session.fails(violation):
-                    told.add(violation.fingerprint)
-                elif not origin.startswith("<") and violation.allowed_by is None and not violation.baselined:
+                open_ = violation.allowed_by is None and not violation.baselined
+                if open_ and not origin.startswith("<") and violation.fingerprint not in told:
                     seen.setdefault(violation.fingerprint, (violation, []))[1].append(origin)
-        return [pair for fingerprint, pair in seen.items() if fingerprint not in told]
+        return list(seen.values())
 
     def _report(self) -> Report:
         settings = self._checks.settings
