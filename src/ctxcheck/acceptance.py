@@ -38,11 +38,15 @@ _OF_ORDERS: Final = frozenset({"CTX001", "CTX003", "CTX004", "CTX005", "CTX006",
 class Acceptance:
     """What accepts findings in one session.
 
-    ``selected`` says whether a rule is reported at all: an ``allow`` of others is none of this run's business.
+    ``selected`` says whether a rule is reported at all: an ``allow`` of others is none of this run's business.  ``cwd``
+    is the folder that the files of findings are relative to: by default the working directory of each moment.
     """
 
-    def __init__(self, allowances: Iterable[Allowance], selected: Callable[[str], bool]) -> None:
+    def __init__(
+        self, allowances: Iterable[Allowance], selected: Callable[[str], bool], cwd: str | None = None
+    ) -> None:
         self.allowances: list[Allowance] = list(allowances)
+        self._cwd: str | None = cwd
         self._selected: Callable[[str], bool] = selected
         self._used: set[tuple[str, int]] = set()
         #: files of findings, by rule
@@ -58,11 +62,11 @@ class Acceptance:
         here = violation.replace
         notes: list[str] = []
         for site in violation.sites:
-            self._files.setdefault(violation.rule, set()).add(full(site.file))
-        comments = accepting(violation)
+            self._files.setdefault(violation.rule, set()).add(full(site.file, self._cwd))
+        comments = accepting(violation, self._cwd)
         for file, comment in comments:
-            self._used.add((full(file), comment.line))
-        for file, comment in covering(violation):
+            self._used.add((full(file, self._cwd), comment.line))
+        for file, comment in covering(violation, self._cwd):
             if comment.wrong:
                 notes.append(f"the comment at {file}:{comment.line} accepts nothing: {comment.wrong}")
         configured = [allowance for allowance in self.allowances if allowance.covers(violation)]
@@ -93,7 +97,7 @@ class Acceptance:
 
     def by_comment(self, violation: Violation, cycle: Cycle | None, evidence: Mapping[Edge, Evidence]) -> Violation:
         """The violation, with the comment that accepts it, if one does; ``evidence`` is where its orders were seen."""
-        comments = accepting(violation)
+        comments = accepting(violation, self._cwd)
         if violation.allowed_by is not None or not comments:
             return violation
         file, comment = comments[0]
@@ -132,7 +136,7 @@ class Acceptance:
         return self._elsewhere_in(finding.rule, cycle, engine.origins.ledger(finding.origin).graph.evidence)
 
     def _elsewhere_in(self, rule: str, cycle: Cycle, evidence_of: Mapping[Edge, Evidence]) -> str:
-        sources, uncovered = Sources(), ""
+        sources, uncovered = Sources(self._cwd), ""
         for edge, witness in zip(edges_of(cycle.classes), cycle.witnesses, strict=False):
             if not self._commented(sources, rule, witness):
                 continue
@@ -148,9 +152,9 @@ class Acceptance:
         found = False
         for trace in (witness.taken_at, witness.held_at):
             spot = sources.head(trace)
-            for comment in comments_at(spot.file, spot.line, spot.text):
+            for comment in comments_at(spot.file, spot.line, spot.text, self._cwd):
                 if rule in comment.codes:
-                    self._used.add((full(spot.file), comment.line))
+                    self._used.add((full(spot.file, self._cwd), comment.line))
                     found = True
         return found
 
@@ -186,7 +190,7 @@ class Acceptance:
             for allowance in self.allowances
             if not allowance.used and self._selected(allowance.rule)
         ]
-        sources = Sources()
+        sources = Sources(self._cwd)
         for step in engine.allows.unused():
             codes = sorted(filter(self._selected, codes_of(step)))
             if codes:
@@ -203,19 +207,19 @@ class Acceptance:
 
     def refused(self) -> list[str]:
         """What is wrong with comments of the project's files that accept nothing for it, a line each."""
-        sources = Sources()
+        sources = Sources(self._cwd)
         return [f"{sources.file(file)}:{c.line}: {c.wrong}" for file, c in self._comments() if c.wrong]
 
     def _comments(self) -> list[tuple[str, Comment]]:
         """Each comment in the project's own files, once."""
-        return [(file, comment) for file in _project_files() for comment in dict.fromkeys(comments_in(file))]
+        return [(file, comment) for file in _project_files(self._cwd) for comment in dict.fromkeys(comments_in(file))]
 
 
-def _project_files() -> list[str]:
-    """The files of the modules that were imported, below the working directory and in no environment's folder, which
-    may hold such a comment."""
+def _project_files(cwd: str | None) -> list[str]:
+    """The files of the modules that were imported, below ``cwd`` (by default the working directory) and in no
+    environment's folder, which may hold such a comment."""
     try:
-        root = os.path.join(_getcwd(), "")
+        root = os.path.join(_getcwd() if cwd is None else cwd, "")
     except OSError:  # it was removed
         return []
     found: dict[str, None] = {}
@@ -223,7 +227,7 @@ def _project_files() -> list[str]:
         file = getattr(module, "__dict__", {}).get("__file__")
         if not isinstance(file, str) or file.endswith((".so", ".pyd", ".pyc")):
             continue
-        file = os.path.abspath(file)
+        file = full(file, cwd)
         if file.startswith(root) and not file.startswith(PACKAGE_DIR) and not _is_foreign(file[len(root) :]):
             found[file] = None
             if len(found) >= MAX_FILES:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from typing import IO, Any
 
 from ctxcheck import fastpath
 from ctxcheck.engine import slowpath, waitgraph
 from ctxcheck.engine.owner import VOID
+from ctxcheck.engine.raw import sleep
 from ctxcheck.notices import to_standard_error
 from ctxcheck.session import current_session
 
@@ -39,7 +39,7 @@ def dump(file: IO[str] | None = None) -> str:
         cycles: list[waitgraph.WaitCycle] = []
         first = waitgraph.waits(states)
         if first:
-            time.sleep(slowpath.CONFIRM_AFTER)
+            sleep(slowpath.CONFIRM_AFTER)
             cycles = waitgraph.same_waits(first, waitgraph.waits(states))
         text = render(waitgraph.snapshot(states, cycles))
     state = fastpath.current()

@@ -10,6 +10,7 @@ import os
 import sys
 from collections.abc import Callable, Iterable
 from functools import partial
+from os import getcwd as _getcwd
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, TypeVar
 
@@ -128,7 +129,11 @@ class Session:
         from ctxcheck.reports.compose import compose, fingerprint
 
         self._compose_finding, self._fingerprint = compose, fingerprint
-        self._acceptance: Acceptance = Acceptance(allow, lambda code: selects(code, self._select, self._ignore))
+        #: what paths are shown relative to, wherever the program goes
+        self._cwd: str | None = _here()
+        self._acceptance: Acceptance = Acceptance(
+            allow, lambda code: selects(code, self._select, self._ignore), self._cwd
+        )
         self._where: Any = None
         self._verdict: list[Finding] | None = None
         self._acquisitions: int = 0
@@ -492,7 +497,7 @@ class Session:
 
     def _compose(self, finding: Finding) -> Violation:
         try:
-            violation = self._compose_finding(finding, stack_depth=self._stack_depth)
+            violation = self._compose_finding(finding, cwd=self._cwd, stack_depth=self._stack_depth)
         except Exception as error:  # a finding that can't be put into words is still a finding
             return notices.bare(finding, error)
         if isinstance(finding.facts, (OrderFacts, InterruptFacts, SlowFacts, SlotFacts)):
@@ -584,6 +589,13 @@ def held_locks() -> list[str]:
     """The display names of the checked locks that the calling owner holds, in the order of their acquisition."""
     session = current_session()
     return session.held_locks() if session is not None else []
+
+
+def _here() -> str | None:
+    try:
+        return _getcwd()
+    except OSError:  # it was removed
+        return None
 
 
 def _before_fork() -> None:

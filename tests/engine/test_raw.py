@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from ctxcheck.engine.raw import uninterrupted
+from tests.engine.test_slowpath import python
 
 
 class Interrupted(Exception):
@@ -74,3 +75,35 @@ def test_no_handler_at_the_entry(interrupting: None) -> None:
         with_a_signal_pending(call)
     assert ran == [1, 2]
     assert shared == 1
+
+
+def test_time_that_is_faked_for_a_test_is_not_the_validator_s() -> None:
+    done = python("""
+        import asyncio, sys, threading, time
+        from ctxcheck import aio, checking
+
+        seen = threading.Event()
+        calls = []
+
+        async def take(mine, other, together):
+            async with mine:
+                await together.wait()
+                async with other:
+                    pass
+
+        async def both():  # only the watchdog can tell that they hang
+            a, b, together = aio.Lock(), aio.Lock(), asyncio.Barrier(2)
+            await asyncio.gather(take(a, b, together), take(b, a, together))
+
+        with checking(deadlock_after=0.05, mode=lambda v: v.grade == "certain" and seen.set()) as session:
+            real, fakes = (time.monotonic, time.sleep), (lambda: 1e9, calls.append)
+            for module in list(sys.modules.values()):  # what freezegun does
+                for name, value in list(vars(module).items()):
+                    for original, fake in zip(real, fakes):
+                        if value is original:
+                            setattr(module, name, fake)
+            threading.Thread(target=asyncio.run, args=(both(),), daemon=True).start()
+            assert seen.wait(50)
+        print(calls)
+    """)
+    assert done.stdout == "[]\n"

@@ -16,11 +16,10 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator
-from time import monotonic
 from typing import TYPE_CHECKING, Any, Final, final
 
 from ctxcheck.engine.classes import EVENT_LOOP, EVERYTHING, Step
-from ctxcheck.engine.raw import get_ident, thread_name
+from ctxcheck.engine.raw import get_ident, monotonic, thread_name
 from ctxcheck.engine.sites import EMPTY, Trace, capture_frame
 
 if TYPE_CHECKING:

@@ -11,6 +11,8 @@ import _thread
 import os
 import sys
 import threading
+import time
+from functools import partial
 from types import FunctionType
 from typing import Any, Final, TypeVar, cast
 
@@ -36,6 +38,10 @@ def thread_count() -> int:
 get_frame: Final = sys._getframe
 #: The number of this process: another one in a forked child.
 process: Final = os.getpid
+
+#: Not the functions themselves: who freezes or fakes time for a test looks for those in every module.
+monotonic: Final = partial(time.monotonic)
+sleep: Final = partial(time.sleep)
 
 #: ``threading``'s public names as they were before anyone replaced them.
 ORIGINALS: Final = {

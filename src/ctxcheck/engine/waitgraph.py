@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
-from time import monotonic
 from typing import Any, Literal, cast, final
 
 from ctxcheck.engine.classes import LockClass
 from ctxcheck.engine.owner import VOID, Node, Owner, OwnerState, Reentry
+from ctxcheck.engine.raw import monotonic
 from ctxcheck.engine.sites import Trace
 
 #: (owner, what it holds, what it waits for), each waiting for the next one's

@@ -9,12 +9,11 @@ a wait finds its lock held until nobody waits any more.  It isn't one of ``threa
 from __future__ import annotations
 
 import _thread
-import time
 from typing import TYPE_CHECKING, Final, final
 
 from ctxcheck.engine import waitgraph
 from ctxcheck.engine.owner import VOID, Owner, OwnerState
-from ctxcheck.engine.raw import allocate_lock, get_ident, watchers
+from ctxcheck.engine.raw import allocate_lock, get_ident, monotonic, sleep, watchers
 from ctxcheck.engine.slowpath import CONFIRM_AFTER, consult
 from ctxcheck.engine.waiting import report_cycle
 
@@ -52,7 +51,7 @@ class Watchdog:
             slept = 0.0
             while self._is_needed():
                 nap = min(_NAP, self._engine.deadlock_after)
-                time.sleep(nap)
+                sleep(nap)
                 slept += nap
                 if slept >= self._engine.deadlock_after:
                     slept = 0.0
@@ -75,7 +74,7 @@ class Watchdog:
     def _look(self) -> None:
         engine = self._engine
         # whoever has only just begun to wait may yet be cancelled
-        ripe = time.monotonic() - engine.deadlock_after
+        ripe = monotonic() - engine.deadlock_after
         first = [
             found
             for found in waitgraph.waits(engine.roster.live_states(), timed=False)
@@ -83,7 +82,7 @@ class Watchdog:
         ]
         if not first or engine.closed:
             return
-        time.sleep(CONFIRM_AFTER)
+        sleep(CONFIRM_AFTER)
         for cycle in waitgraph.same_waits(first, waitgraph.waits(engine.roster.live_states(), timed=False)):
             links = self._links(cycle)
             self._told |= links

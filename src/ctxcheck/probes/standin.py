@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 
 class Standin:
     """Like a function that is written in C, it binds to nothing as the attribute of a class.
 
-    It looks like the original to whoever asks for its name, signature or representation, and is pickled by its name.
-    Who derives from it writes ``__call__``.
+    It looks like the original to whoever asks for its name, signature, representation or class (``inspect.isbuiltin``,
+    and what replaces such functions by others for a test), and is pickled by its name.  Who derives from it writes
+    ``__call__``.
     """
 
     # instances have a `__dict__`, since a class's own `__module__` and `__doc__` leave no room for slots of that name
@@ -20,6 +21,12 @@ class Standin:
         self._home: str = home
         for name in ("__module__", "__name__", "__qualname__", "__doc__", "__self__", "__text_signature__"):
             self.__dict__[name] = getattr(original, name, None)
+
+    if not TYPE_CHECKING:
+
+        @property
+        def __class__(self) -> type:
+            return type(self.__wrapped__)
 
     # equal to the original: `os.supports_dir_fd` and its like are sets of functions
 

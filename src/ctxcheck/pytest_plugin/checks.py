@@ -27,6 +27,7 @@ from ctxcheck.engine.violations import Violation
 from ctxcheck.locks import naming
 from ctxcheck.probes import install
 from ctxcheck.pytest_plugin import runners
+from ctxcheck.pytest_plugin.failing import Broken, settle
 from ctxcheck.pytest_plugin.marks import Wishes, wishes_of
 from ctxcheck.pytest_plugin.results import Results
 from ctxcheck.pytest_plugin.settings import Settings
@@ -49,28 +50,6 @@ _RUNNERS: Final = (
     "pytest_randomly", "pytest_randomly.*", "pytest_rerunfailures", "anyio.pytest_plugin", "hypothesis", "hypothesis.*",
     "_hypothesis_*", "__channelexec__",
 )  # fmt: skip
-
-
-#: What `pytest.fail()` raises.
-if TYPE_CHECKING:
-    from _pytest.outcomes import Failed as _Failed
-else:
-    _Failed = pytest.fail.Exception
-
-
-class Broken(_Failed):
-    """A test is failed for what was found in it: ``msg`` is the full report, ``headline`` one line."""
-
-    def __init__(self, violations: list[Violation]) -> None:
-        more = f" (and {len(violations) - 1} more)" if len(violations) > 1 else ""
-        self.headline: str = f"{headline(violations[0])}{more}"
-        self.violation: Violation = violations[0]
-        super().__init__("\n\n".join(text.render(v) for v in violations), pytrace=False)
-
-
-def headline(violation: Violation) -> str:
-    """The one line that says what it is."""
-    return text.render(violation).partition("\n")[0]
 
 
 class _Test:
@@ -121,6 +100,8 @@ class Checks:
         self._test: _Test | None = None
         #: fixtures of wider scopes that are being set up or torn down
         self.spans: int = 0
+        #: what the phase of a test that has just ended was failed for
+        self._raised: Broken | None = None
         self._import: Phase | None = None
         self._stderr: int = 2
         self._installed: bool = False
@@ -271,13 +252,14 @@ class Checks:
             news = self._news(item, when)
             if not news:
                 raise
+            self._raised = Broken(news)
             if isinstance(error, pytest.skip.Exception):
-                raise Broken(news) from None  # what wasn't to be run was found wanting
-            item.add_report_section(when, "ctxcheck", "\n\n".join(map(text.render, news)))
+                raise self._raised from None  # what wasn't to be run was found wanting
             raise
         news = self._news(item, when)
         if news:
-            raise Broken(news)
+            self._raised = Broken(news)
+            raise self._raised
         return outcome
 
     def _begin(self, item: pytest.Item) -> None:
@@ -425,16 +407,11 @@ class Checks:
     def pytest_runtest_makereport(
         self, item: pytest.Item, call: pytest.CallInfo[None]
     ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-        """The summary has one line of a report that has many."""
-        del item
-        report = yield
-        failure = call.excinfo.value if call.excinfo is not None else None
-        crash = getattr(report.longrepr, "reprcrash", None)
-        if isinstance(failure, Broken) and crash is not None:
-            crash.message = f"Failed: {failure.headline}"
-            if failure.violation.sites:
-                site = failure.violation.sites[0]
-                crash.path, crash.lineno = site.file, site.line
+        """A finding is in it, whatever the test's own outcome is."""
+        raised, self._raised = self._raised, None
+        report = settle((yield), item, call, raised)
+        if raised is not None and report.failed:
+            self.results.shown.update(v.fingerprint for v in raised.violations)
         return report
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)

@@ -34,13 +34,16 @@ SCHEMA_VERSION: Final = 1
 TITLE: Final = "ctxcheck: cross-test violations"
 #: Tests that are named for one finding.
 MAX_TESTS: Final = 100
+#: Over what is shown and fails nobody: it is unlikely, or not as sure as was asked for.
+MILD: Final = "ctxcheck: findings that fail nothing"
 
 
 class Results:
     """Everything that is reported at the end.
 
     ``begun`` is how many tests were begun here, ``tests`` how many anywhere, ``found`` what each origin has shown,
-    ``unused`` lines on what accepted nothing, ``missing`` the workers that never said.
+    ``shown`` the fingerprints that some test's failure has told, ``unused`` lines on what accepted nothing, ``missing``
+    the workers that never said.
     """
 
     def __init__(self, checks: Checks) -> None:
@@ -48,6 +51,7 @@ class Results:
         self.begun: int = 0
         self.tests: int = 0
         self.found: dict[str, list[Violation]] = {}
+        self.shown: set[str] = set()
         self.unused: list[str] = []
         self.missing: list[str] = []
         #: the cycles that were told of by an origin: rule, class keys, grade
@@ -104,6 +108,7 @@ class Results:
             "tests": self.begun,
             "found": [[origin, v.to_dict()] for origin, vs in self.found.items() for v in vs],
             "told": [[rule, list(keys), grade] for (rule, keys), grade in self._told.items()],
+            "shown": sorted(self.shown),
             "unused": self.unused,
             "unused_allows": [] if engine.broken else list(map(str, session.unused_allows)),
             "refused_allows": [] if engine.broken else session.refused_allows,
@@ -128,6 +133,7 @@ class Results:
             self.found.setdefault(origin, []).append(json_report.violation_from_dict(violation))
         for rule, keys, grade in data["told"]:
             self._note_told(rule, tuple(keys), grade)
+        self.shown.update(data["shown"])
         self.tests += data["tests"]
         self.unused += data["unused"]
         if data["tests"]:
@@ -260,19 +266,13 @@ class Results:
             return
         wanted = self._checks.settings.outputs
         quiet = bool(wanted) and all(output.type == "none" for output in wanted)
-        shown = [(v, o) for v, o in self._cross if v.allowed_by is None]
         color = bool(terminal.hasmarkup)
-        limit = self._checks.settings.config.max_reports
-        if shown and not quiet:
-            terminal.section(TITLE)
-            for violation, origins in shown[:limit]:
-                short = violation.grade == "unlikely"
-                terminal.write_line((text.render_short if short else text.render)(violation, color=color))
-                if (line := reproduce(origins)) and not short:
-                    terminal.write_line(f"  reproduce: {line}")
-                terminal.write_line("")
-            if len(shown) > limit:
-                terminal.write_line(f"ctxcheck: {len(shown) - limit} more not shown; raise max-reports")
+        open_ = [(v, o) for v, o in self._cross if v.allowed_by is None and not v.baselined]
+        fails = self._checks.session.fails
+        if not quiet:
+            self._section(terminal, TITLE, [(v, o) for v, o in open_ if fails(v)])
+            mild = [*(pair for pair in open_ if not fails(pair[0])), *self._mild()]
+            self._section(terminal, MILD, sorted(mild, key=lambda pair: (pair[0].rule, pair[0].fingerprint)))
         strict = self._checks.settings.config.strict
         nothing = ["nothing was checked"] if strict and self._checked_nothing() else []
         for line in [*self._warnings(), *nothing]:
@@ -286,6 +286,34 @@ class Results:
         )
         if self.tests or self.found or self._cross:
             terminal.write_line(self._last_line())
+
+    def _section(self, terminal: Any, title: str, shown: list[tuple[Violation, list[str]]]) -> None:
+        """Findings, each with where it is from: the command that runs just those tests, or their names in short."""
+        limit = self._checks.settings.config.max_reports
+        if shown:
+            terminal.section(title)
+        for violation, origins in shown[:limit]:
+            short = violation.grade == "unlikely"
+            shape = text.render_short if short else text.render
+            terminal.write_line(shape(violation, color=bool(terminal.hasmarkup)))
+            if title == MILD:
+                terminal.write_line(f"  seen in: {in_short(origins)}")
+            elif line := reproduce(origins):
+                terminal.write_line(f"  reproduce: {line}")
+            terminal.write_line("")
+        if len(shown) > limit:
+            terminal.write_line(f"ctxcheck: {len(shown) - limit} more not shown; raise max-reports")
+
+    def _mild(self) -> list[tuple[Violation, list[str]]]:
+        """What tests have shown that failed none of them (a mark may expect it), neither accepted nor known before."""
+        told = self.shown | {violation.fingerprint for violation, _ in self._cross}
+        seen: dict[str, tuple[Violation, list[str]]] = {}
+        for origin, violations in sorted(self.found.items()):
+            for violation in violations:
+                open_ = violation.allowed_by is None and not violation.baselined
+                if open_ and not origin.startswith("<") and violation.fingerprint not in told:
+                    seen.setdefault(violation.fingerprint, (violation, []))[1].append(origin)
+        return list(seen.values())
 
     def _report(self) -> Report:
         settings = self._checks.settings
@@ -332,7 +360,7 @@ def _labelled(violation: Violation, finding: Finding, origins: list[str]) -> Vio
     facts = finding.facts
     if isinstance(facts, SlowFacts) and len(origins) > 1:
         where = f"the slow call was seen in {facts.over.origin}, the acquire in {facts.taken.origin}"
-        return violation.replace(notes=(where, *violation.notes))
+        return _with_notes(violation, where)
     if not isinstance(facts, OrderFacts) or len(origins) < 2:
         return violation
     classes = facts.cycle.classes
@@ -340,18 +368,25 @@ def _labelled(violation: Violation, finding: Finding, origins: list[str]) -> Vio
         f"`{a.name}` -> `{b.name}` was seen in {witness.origin}"
         for a, b, witness in zip(classes, (*classes[1:], classes[0]), facts.cycle.witnesses, strict=True)
     ]
-    return violation.replace(notes=("no single test has all of these orders:", *lines, *violation.notes))
+    return _with_notes(violation, "no single test has all of these orders:", *lines)
+
+
+def _with_notes(violation: Violation, *notes: str) -> Violation:
+    """With these first; but why something is unlikely stays before them, since the short form shows just that."""
+    at = 1 if violation.grade == "unlikely" else 0
+    return violation.replace(notes=(*violation.notes[:at], *notes, *violation.notes[at:]))
+
+
+def in_short(origins: Iterable[str]) -> str:
+    """Where something was seen: the first of them, and how many more there are."""
+    first, *more = dict.fromkeys(origins) or [BACKGROUND]
+    return f"{first} and {count_of(len(more), 'other')}" if more else first
 
 
 def _tests(origins: Iterable[str]) -> list[str]:
     """The tests among them, and those that were outlived."""
-    return list(
-        dict.fromkeys(
-            origin.removeprefix(f"{BACKGROUND} of ")
-            for origin in origins
-            if not origin.startswith("<") or origin.startswith(f"{BACKGROUND} of ")
-        )
-    )
+    named = dict.fromkeys(origin.removeprefix(f"{BACKGROUND} of ") for origin in origins)
+    return [name for name in named if not name.startswith("<")]  # else it is a fixture, say
 
 
 def reproduce(origins: Iterable[str]) -> str:

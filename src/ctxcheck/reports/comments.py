@@ -43,12 +43,13 @@ class Comment(NamedTuple):
         return self.first <= line <= self.last
 
 
-def comments_in(filename: str) -> tuple[Comment, ...]:
-    """The comments of a file, by the name that its code has; empty for one that can't be read.
+def comments_in(filename: str, cwd: str | None = None) -> tuple[Comment, ...]:
+    """The comments of a file, by the name that its code has, which may be relative to ``cwd`` (by default the working
+    directory); empty for one that can't be read.
 
     Reads the file once, until it is written anew.  Never raises.
     """
-    filename = full(filename)
+    filename = full(filename, cwd)
     try:
         if exists(filename):  # of one that is gone, what was read is kept
             linecache.checkcache(filename)
@@ -70,9 +71,9 @@ def known_to_have(filename: str) -> bool:
     return known is not None and bool(known[1])
 
 
-def full(filename: str) -> str:
-    """The absolute name of a file; what isn't one has the name that it has."""
-    return filename if filename.startswith("<") else os.path.abspath(filename)
+def full(filename: str, cwd: str | None = None) -> str:
+    """The absolute name of a file, as seen from ``cwd``; what isn't one has the name that it has."""
+    return filename if filename.startswith("<") else os.path.abspath(os.path.join(cwd or "", filename))
 
 
 _files: Final[dict[str, tuple[list[str], tuple[Comment, ...]]]] = {}
@@ -180,31 +181,31 @@ def _near(name: str, names: list[str]) -> str:
 DECISIVE: Final = frozenset({"now", "held_now", "then", "held_then"})
 
 
-def comments_at(file: str, line: int, text: str = "") -> tuple[Comment, ...]:
+def comments_at(file: str, line: int, text: str = "", cwd: str | None = None) -> tuple[Comment, ...]:
     """The comments that cover a line; ``text`` is that line, in case the file is gone."""
-    found = comments_in(file)
-    if not found and "ctxcheck" in text and not _is_there(file):
+    found = comments_in(file, cwd)
+    if not found and "ctxcheck" in text and not _is_there(full(file, cwd)):
         return comment_on(text, line)
     return tuple(comment for comment in found if comment.covers(line))
 
 
 def _is_there(file: str) -> bool:
     try:
-        return bool(linecache.getlines(full(file)))
+        return bool(linecache.getlines(file))
     except Exception:
         return False
 
 
-def accepting(violation: Violation) -> list[tuple[str, Comment]]:
-    """The comments that accept a finding, each with the name of its file as the finding shows it."""
-    return [found for found in covering(violation) if violation.rule in found[1].codes]
+def accepting(violation: Violation, cwd: str | None = None) -> list[tuple[str, Comment]]:
+    """The comments that accept a finding, each with the name of its file as the finding shows it (from ``cwd``)."""
+    return [found for found in covering(violation, cwd) if violation.rule in found[1].codes]
 
 
-def covering(violation: Violation) -> list[tuple[str, Comment]]:
+def covering(violation: Violation, cwd: str | None = None) -> list[tuple[str, Comment]]:
     """Every comment at the decisive places of a finding, also those that are refused or about other rules."""
     return [
         (site.file, comment)
         for site in violation.sites
         if site.role in DECISIVE
-        for comment in comments_at(site.file, site.line, site.text)
+        for comment in comments_at(site.file, site.line, site.text, cwd)
     ]
