@@ -418,7 +418,7 @@ for _ in range(4):
     for _ in range(3):
         result = ctxcheck("run", "program.py", code=code)
         assert result.returncode == 0
-        assert result.stdout.count("\n") == 2
+        assert result.stdout.count("\n") == 1
 
 
 def test_every_explain_page_and_the_index(ctxcheck: Run) -> None:
