@@ -20,6 +20,7 @@ import ctxcheck
 from ctxcheck import evidence
 from ctxcheck.engine.findings import Finding
 from ctxcheck.engine.sites import Trace, capture, resolve
+from ctxcheck.evidence.places import Places
 from ctxcheck.reports.compose import compose
 from ctxcheck.session import Session
 
@@ -223,7 +224,7 @@ def test_places_keep_their_order_in_a_function() -> None:
     first, second = capture(0), capture(0)
     assert first.sort_key() < second.sort_key()
     codes = {("f.py", "f", 1): {9: (3, 3, 0, 4, ""), 2: (700, 702, 0, 4, ""), 400: (2, 2, -1, -1, "")}}
-    places = evidence._Places(codes)
+    places = Places(codes)
     early, late, last = (places.trace([(("f.py", "f", 1), at)]) for at in (2, 9, 400))
     assert early.sort_key() < late.sort_key() < last.sort_key()
     assert [t.head().line for t in (early, late, last)] == [700, 3, 2]

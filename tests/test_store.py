@@ -219,7 +219,8 @@ def test_who_has_a_lock_around_it_doesnt_wait_for_a_slow_one(tmp_path: Path) -> 
     assert {v.locks for v in verdict([str(data.path), files[1]])} == {("store A",), ("store G",)}
 
 
-def test_a_finding_that_the_evidence_tells_otherwise_is_told_once(tmp_path: Path) -> None:
+@pytest.mark.parametrize("killed", [False, True])
+def test_a_finding_that_the_evidence_tells_otherwise_is_told_once(tmp_path: Path, killed: bool) -> None:
     """The first of all places is told, whichever process had it."""
 
     def early(locks: dict[str, Any]) -> None:
@@ -233,7 +234,8 @@ def test_a_finding_that_the_evidence_tells_otherwise_is_told_once(tmp_path: Path
             take(locks, "@A")
             for function in functions:
                 function(locks)
-        return str(data.path)
+            copy = shutil.copy(str(data.path), f"{data.path}.killed")
+        return str(copy if killed else data.path)
 
     def later(locks: dict[str, Any]) -> None:
         with locks["A"]:

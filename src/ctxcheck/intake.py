@@ -8,7 +8,7 @@ from typing import Any, Final, TypeVar, cast, final
 
 from ctxcheck.engine.sites import MAX_DEPTH
 from ctxcheck.engine.uses import DOUBTS
-from ctxcheck.evidence import _KINDS, _MODES, SCHEMA_VERSION
+from ctxcheck.evidence.format import KINDS, MODES, SCHEMA_VERSION
 from ctxcheck.witnesses import NAMED_ONLY, SHOWN_ONLY, TABLE_NAMES, Witnesses, blob_of, dump
 
 #: Characters of a name, a class key or an identity.
@@ -233,7 +233,7 @@ class Intake:
             if below == key:
                 raise ValueError("a class is a level of itself")
             self._class(base)
-        elif kind not in _KINDS:
+        elif kind not in KINDS:
             raise ValueError("unknown kind of lock")
         if _number(flags) & NAMED_ONLY:
             return self._into.class_number(_text(key))
@@ -326,7 +326,7 @@ def _text_or_none(value: Any) -> str | None:
 
 
 def _mode(value: Any) -> str:
-    if value not in _MODES:
+    if value not in MODES:
         raise ValueError("unknown mode of an acquire")
     return cast("str", value)
 

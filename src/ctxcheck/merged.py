@@ -25,6 +25,7 @@ from ctxcheck.engine.grading import Owners, edges_of
 from ctxcheck.engine.rules import GRADES
 from ctxcheck.engine.sites import PACKAGE_DIR
 from ctxcheck.engine.violations import Violation
+from ctxcheck.evidence.format import from_portable
 from ctxcheck.recorder import OWN
 from ctxcheck.reports.compose import compose
 from ctxcheck.reports.graphs import components
@@ -211,8 +212,9 @@ class Project:
 
     def hide_library(self, name: str) -> None:
         """Keep a file of the standard library from being read."""
-        if name.startswith(evidence._LIBRARY):
-            self._hide(evidence._Reader(str)._own_name(name))
+        own = from_portable(name)
+        if own is not None:
+            self._hide(own)
 
     def _hide(self, name: str) -> str:
         # an entry without a time is never looked at again: whoever asks for a line gets none

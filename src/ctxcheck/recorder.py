@@ -22,7 +22,6 @@ from os import getcwd as _getcwd
 from os import getpid as _getpid
 from typing import TYPE_CHECKING, Any, Final, Protocol, final
 
-from ctxcheck import evidence
 from ctxcheck.engine.classes import LockClass
 from ctxcheck.engine.finalizing import set_by
 from ctxcheck.engine.graph import ENOUGH_OWNERS, Edge, Witness
@@ -40,6 +39,8 @@ from ctxcheck.engine.raw import allocate_lock
 from ctxcheck.engine.sites import PACKAGE_DIR, Trace
 from ctxcheck.engine.slow import Over, Taken
 from ctxcheck.engine.union import Union
+from ctxcheck.evidence.format import SCHEMA_VERSION, to_portable
+from ctxcheck.evidence.writing import Writer
 
 if TYPE_CHECKING:
     from ctxcheck.engine.uses import Use
@@ -222,7 +223,7 @@ class Recorder:
 
     def _put(self, body: dict[str, Any]) -> None:
         rows = self._tables.fresh()
-        self._sink.write({"type": "evidence", "schema_version": evidence.SCHEMA_VERSION, **rows, **body})
+        self._sink.write({"type": "evidence", "schema_version": SCHEMA_VERSION, **rows, **body})
         self._tables.written(rows)
 
     def _begin(self) -> None:
@@ -262,7 +263,7 @@ _NOTHING: Final[frozenset[str]] = frozenset()
 
 
 @final
-class _Tables(evidence._Writer):
+class _Tables(Writer):
     """The tables of one file.  Rows that are written are forgotten, but for their numbers."""
 
     def __init__(self, root: str) -> None:
@@ -282,7 +283,7 @@ class _Tables(evidence._Writer):
             return filename[len(self._root) :].replace(os.sep, "/")
         if filename.startswith(PACKAGE_DIR):
             return OWN + filename[len(PACKAGE_DIR) :].replace(os.sep, "/")
-        return evidence._to_portable(filename)
+        return to_portable(filename)
 
     def document_of(self, union: Union) -> dict[str, Any]:
         """The rows of a union that aren't in tables."""

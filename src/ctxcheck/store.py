@@ -34,8 +34,6 @@ MAX_FINDINGS: Final = 20_000
 #: Problems that are named one by one.
 MAX_PROBLEMS: Final = 20
 
-#: The rule whose evidence is written while the process runs, not at its end.
-_BY_ORDERS: Final = "CTX001"
 _COUNTS: Final = ("lock_classes", "orders", "chains", "acquisitions", "marked_calls", "dropped", "uncached", "threads")
 _TEXTS: Final = ("python", "implementation", "platform", "started", "owners", "root")
 
@@ -223,7 +221,18 @@ class Store:
         for source, target, count in self._db.execute(query, (_AWAITED,)):
             yield text_of(source), text_of(target), max(count, 1)
 
-    def has_orders(self, keys: Sequence[str]) -> bool:
+    def is_evident(self, rule: str, keys: Sequence[str]) -> bool:
+        """Whether there is all the evidence for a finding about these classes that a verdict needs to tell of it."""
+        if rule == "CTX001":
+            return self._has_orders(keys)
+        pairs = {"CTX004": ("spot", "use", "hold"), "CTX105": ("place", "taken", "over")}
+        if rule not in pairs or len(keys) != 1:
+            return False
+        table, *sides = pairs[rule]
+        query = f"select 1 from {table} f join class c on c.id = f.class where c.key = ? and f.what = ?"
+        return all(self._db.execute(query, (blob_of(keys[0]), side)).fetchone() for side in sides)
+
+    def _has_orders(self, keys: Sequence[str]) -> bool:
         """Whether there is evidence of each order of a cycle of classes."""
         query = (
             "select 1 from edge e join class a on a.id = source join class b on b.id = target"
@@ -409,12 +418,12 @@ class _Reading:
             self._store.add_run(self._run, complete=complete, facts=self._facts, counts=self._counts)
 
     def _is_evident(self, violation: Violation) -> bool:
-        """Whether the evidence for a finding is there too, so that a verdict can tell of it.
+        """Whether the evidence for a finding is there too, so that a verdict can tell of it, or of another one instead.
 
-        A process that was killed has written its orders, but not what it would have at its end."""
+        A process that was killed may not have come to write it."""
         if self._combined or (self._intake is not None and self._intake.whole):
             return True
-        return violation.rule == _BY_ORDERS and self._store.has_orders(violation.keys)
+        return self._store.is_evident(violation.rule, violation.keys)
 
     def _graph(self, graph: Mapping[str, Any]) -> None:
         evidence = self._store.evidence

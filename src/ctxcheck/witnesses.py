@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final, TypeVar, cast, final
 
 from ctxcheck.engine.graph import ENOUGH_OWNERS
-from ctxcheck.evidence import _KINDS, SCHEMA_VERSION
+from ctxcheck.evidence.format import KINDS, SCHEMA_VERSION
 
 #: Flags of a class beside those of :mod:`ctxcheck.evidence`: no more is known than its key, or than a graph shows.
 NAMED_ONLY: Final = 4
@@ -26,8 +26,8 @@ REMEMBERED: Final = 50_000
 PRUNE_AFTER: Final = 500_000
 
 TABLE_NAMES: Final = ("files", "codes", "places", "traces", "classes", "owners", "origins", "guards")
-KIND_NAMES: Final = tuple(_KINDS)
-_AWAITED: Final = frozenset(kind.name for kind in _KINDS.values() if kind.awaited)
+KIND_NAMES: Final = tuple(KINDS)
+_AWAITED: Final = frozenset(kind.name for kind in KINDS.values() if kind.awaited)
 
 TABLES: Final = """
 create table class (id integer primary key, key blob unique, known int default 0, body text);
@@ -342,7 +342,7 @@ class Assembler:
             told: list[Any] = json.loads(body)
             name, kind, base, flags, made = told
             if not known:
-                return [text, name, kind if kind in _KINDS else "lock", -1, -1, SHOWN_ONLY]
+                return [text, name, kind if kind in KINDS else "lock", -1, -1, SHOWN_ONLY]
             if base:
                 return [text, name, "", self.lock_class(self._of.class_number(base)), -1, 0]
             return [text, name, kind, -1, self._points(made), flags]
