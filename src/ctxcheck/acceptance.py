@@ -56,8 +56,10 @@ class Acceptance:
 
     # --- accepting ----------------------------------------------------------------
 
-    def apply(self, violation: Violation, finding: Finding, engine: Validator) -> Violation:
-        """The violation, with what accepts it."""
+    def apply(
+        self, violation: Violation, finding: Finding, engine: Validator, seen: Mapping[Edge, Evidence] | None = None
+    ) -> Violation:
+        """The violation, with what accepts it.  ``seen`` is where its orders were seen; by default, in its origin."""
         self._note(finding, engine)
         here = violation.replace
         notes: list[str] = []
@@ -75,7 +77,7 @@ class Acceptance:
         if violation.allowed_by is not None:
             return violation
         if comments:
-            elsewhere = self._elsewhere(finding, engine)
+            elsewhere = self._elsewhere(finding, engine, seen)
             file, comment = comments[0]
             if not elsewhere:
                 return here(allowed_by=comment.reason, allowed_kind="comment", allowed_at=f"{file}:{comment.line}")
@@ -125,7 +127,7 @@ class Acceptance:
         for witness in witnesses:
             engine.allows.used(witness.allowed)
 
-    def _elsewhere(self, finding: Finding, engine: Validator) -> str:
+    def _elsewhere(self, finding: Finding, engine: Validator, seen: Mapping[Edge, Evidence] | None) -> str:
         """Where else an order was seen that a comment accepts, with no comment there; empty if there is no such place.
 
         An order cycle is accepted if one of its orders is, at each place where that was seen.
@@ -133,7 +135,8 @@ class Acceptance:
         cycle = getattr(finding.facts, "cycle", None)
         if cycle is None:
             return ""
-        return self._elsewhere_in(finding.rule, cycle, engine.origins.ledger(finding.origin).graph.evidence)
+        where = engine.origins.ledger(finding.origin).graph.evidence if seen is None else seen
+        return self._elsewhere_in(finding.rule, cycle, where)
 
     def _elsewhere_in(self, rule: str, cycle: Cycle, evidence_of: Mapping[Edge, Evidence]) -> str:
         sources, uncovered = Sources(self._cwd), ""
@@ -185,25 +188,33 @@ class Acceptance:
 
     def unused(self, engine: Validator) -> list[UnusedAllow]:
         """The allows that accepted nothing: of the configuration, blocks that ran, comments in the project's files."""
+        return [allow for allow, used in self.every(engine) if not used]
+
+    def every(self, engine: Validator) -> list[tuple[UnusedAllow, bool]]:
+        """Every allow that there is, and whether it accepted anything."""
         found = [
-            UnusedAllow("configuration", (allowance.rule,), allowance.reason, allowance.where)
+            (UnusedAllow("configuration", (allowance.rule,), allowance.reason, allowance.where), bool(allowance.used))
             for allowance in self.allowances
-            if not allowance.used and self._selected(allowance.rule)
+            if self._selected(allowance.rule)
         ]
         sources = Sources(self._cwd)
-        for step in engine.allows.unused():
+        for step, used in engine.allows.every():
             codes = sorted(filter(self._selected, codes_of(step)))
             if codes:
                 spot = sources.head(step.declared)
-                found.append(UnusedAllow("block", tuple(codes), step.label, spot.file, spot.line))
+                found.append((UnusedAllow("block", tuple(codes), step.label, spot.file, spot.line), used))
         for file, comment in self._comments():
             codes = sorted(filter(self._selected, comment.codes))
-            if codes and (file, comment.line) not in self._used and not self._in_use(file, comment):
-                found.append(UnusedAllow("comment", tuple(codes), comment.reason, sources.file(file), comment.line))
+            if codes:
+                allow = UnusedAllow("comment", tuple(codes), comment.reason, sources.file(file), comment.line)
+                found.append((allow, self.is_used(allow)))
         return found
 
-    def _in_use(self, file: str, comment: Comment) -> bool:
-        return any(file in self._files.get(code, ()) for code in comment.codes & _OF_ORDERS)
+    def is_used(self, allow: UnusedAllow) -> bool:
+        """Whether a comment has accepted something here, also one of a module that isn't imported here."""
+        file = full(allow.file)
+        in_use = any(file in self._files.get(code, ()) for code in _OF_ORDERS.intersection(allow.rules))
+        return in_use or (file, allow.line) in self._used
 
     def refused(self) -> list[str]:
         """What is wrong with comments of the project's files that accept nothing for it, a line each."""

@@ -312,10 +312,9 @@ class Run:
         leave(status, interrupted=outcome.interrupted)
 
     def _refuse(self, package: str) -> NoReturn:
-        self.refused = (
-            f"ctxcheck: {package} replaces threads with greenlets, and ctxcheck can't tell those apart: "
-            f"run the program without {package}'s monkey-patching"
-        )
+        from ctxcheck.greenlets import refusal
+
+        self.refused = f"ctxcheck: {refusal(package)}"
         raise SystemExit(USAGE)
 
     def _at_os_exit(self, status: int) -> int:

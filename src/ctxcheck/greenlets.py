@@ -17,11 +17,30 @@ _PATCHERS: Final = {
 }
 
 
+def refusal(package: str, what: str = "program") -> str:
+    """Why ``what`` isn't checked, in one line."""
+    return (
+        f"{package} replaces threads with greenlets, and ctxcheck can't tell those apart: "
+        f"run the {what} without {package}'s monkey-patching"
+    )
+
+
+def patched() -> str:
+    """The package that has replaced threads already, if one has; else empty."""
+    for package, (module, _) in _PATCHERS.items():
+        loaded = sys.modules.get(module)
+        asks = {"is_module_patched": "_thread", "is_monkey_patched": "thread"}
+        if any(hasattr(loaded, ask) and getattr(loaded, ask)(name) for ask, name in asks.items()):
+            return package
+    return ""
+
+
 class Watch:
     """A finder that finds nothing, and sees the packages come."""
 
     def __init__(self, refuse: Callable[[str], NoReturn]) -> None:
         self._refuse: Callable[[str], NoReturn] = refuse
+        self._watching: bool = True
 
     def install(self) -> None:
         """Watch the imports from now on; what is loaded already is looked at now."""
@@ -32,6 +51,7 @@ class Watch:
 
     def remove(self) -> None:
         """Stop watching."""
+        self._watching = False
         if self in sys.meta_path:
             sys.meta_path.remove(self)
 
@@ -46,7 +66,7 @@ class Watch:
         module, functions = _PATCHERS[package]
 
         def refuse(wrapped: Any, _instance: Any, args: Any, kwargs: Any) -> Any:
-            if kwargs.get("thread", True):
+            if self._watching and kwargs.get("thread", True):
                 self._refuse(package)
             return wrapped(*args, **kwargs)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from os import getcwd as _getcwd
 from types import TracebackType
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from typing import Self
 
     from ctxcheck.engine.allows import UnusedAllow
+    from ctxcheck.engine.graph import Edge, Evidence
     from ctxcheck.recorder import Recorder
 
 _T = TypeVar("_T")
@@ -300,9 +301,10 @@ class Session:
         """What was told of one origin so far."""
         return list(self._book(origin).found.values())
 
-    def put_into_words(self, finding: Finding) -> Violation | None:
-        """The report on a finding that was made elsewhere, ``None`` if its rule isn't asked for; it isn't recorded."""
-        violation = self._compose(finding)
+    def put_into_words(self, finding: Finding, seen: Mapping[Edge, Evidence] | None = None) -> Violation | None:
+        """The report on a finding that was made elsewhere, ``None`` if its rule isn't asked for; it isn't recorded.
+        ``seen`` is where its orders were seen, if not here."""
+        violation = self._compose(finding, seen)
         return violation if self._wanted(violation) else None
 
     def origins(self) -> list[str]:
@@ -362,6 +364,15 @@ class Session:
         """What is wrong with the ``allow`` comments in the project's own files that accept nothing for it, a line each:
         no reason, no rule or one that doesn't exist."""
         return self._unwatched(self._acceptance.refused)
+
+    def allows(self) -> list[tuple[UnusedAllow, bool]]:
+        """Every ``allow`` that ran or stands in the project's files, and whether it accepted anything; as for
+        :attr:`unused_allows`."""
+        return self._unwatched(lambda: self._acceptance.every(self.engine))
+
+    def uses_comment(self, allow: UnusedAllow) -> bool:
+        """Whether a comment, of whatever process, has accepted something in this one."""
+        return allow.kind == "comment" and self._acceptance.is_used(allow)
 
     def _unwatched(self, ask: Callable[[], list[_T]]) -> list[_T]:
         """Ask for something that reads files, which is none of the program's doing."""
@@ -495,15 +506,19 @@ class Session:
         if any(held):
             self._write({"type": "withdrawn", "fingerprint": violation.fingerprint})
 
-    def _compose(self, finding: Finding) -> Violation:
+    def _compose(self, finding: Finding, seen: Mapping[Edge, Evidence] | None = None) -> Violation:
+        # of a name that many places give to their locks, the first one is that of whichever test came first
+        first_made = not self.engine.origins.default
         try:
-            violation = self._compose_finding(finding, cwd=self._cwd, stack_depth=self._stack_depth)
+            violation = self._compose_finding(
+                finding, cwd=self._cwd, stack_depth=self._stack_depth, first_made=first_made
+            )
         except Exception as error:  # a finding that can't be put into words is still a finding
             return notices.bare(finding, error)
         if isinstance(finding.facts, (OrderFacts, InterruptFacts, SlowFacts, SlotFacts)):
             self._judged.add(violation.fingerprint)
         try:
-            violation = self._acceptance.apply(violation, finding, self.engine)
+            violation = self._acceptance.apply(violation, finding, self.engine, seen)
         except Exception:  # a damaged source cache, say: then it isn't accepted, and told
             pass
         return self._mark(violation)

@@ -74,7 +74,7 @@ ROOMS: dict[str, set[str]] = {
     },
     "pytest_plugin": {
         "baseline", "config", "keys", "datafile", "evidence", "selection", "session", "locks", "probes", "reports",
-        "engine", "fastpath", "imports", "outputs", "adapters", "targets",
+        "engine", "fastpath", "greenlets", "imports", "outputs", "adapters", "targets",
     },
     "__main__": {"cli"},
 }

@@ -99,9 +99,9 @@ class Allows:
         if type(grant) is Grant:
             self._used[grant.step] = None
 
-    def unused(self) -> list[ContextStep]:
-        """Those that ran and have accepted nothing, in the order in which they first ran."""
-        return [step for step in list(self._ran) if step not in self._used]
+    def every(self) -> list[tuple[ContextStep, bool]]:
+        """Those that ran, in the order in which they first did, and whether they have accepted anything."""
+        return [(step, step in self._used) for step in list(self._ran)]
 
 
 def codes_of(step: ContextStep) -> frozenset[str]:

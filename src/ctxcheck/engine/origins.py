@@ -52,7 +52,7 @@ class Phase:
     """A stretch of one owner's time that counts for one origin; phases nest.  ``again``: of one that was left before.
     """
 
-    __slots__ = ("again", "before", "brackets", "flags", "mark", "origin", "parents", "state", "step")
+    __slots__ = ("again", "before", "brackets", "flags", "mark", "nested", "origin", "parents", "state", "step")
 
     def __init__(self, state: OwnerState, origin: str, parents: tuple[str, ...], *, again: bool) -> None:
         self.state: OwnerState = state
@@ -61,7 +61,9 @@ class Phase:
         self.parents: tuple[str, ...] = parents
         self.before: str = state.origin
         self.brackets: list[Any] = list(state.brackets)
+        #: the classes that were handed over, and those that were nested, by what goes on when this is over
         self.flags: set[LockClass] = set()
+        self.nested: set[LockClass] = set()
         self.step: ContextStep = ContextStep("test", origin, boundary=True)
         #: where its chain begins, if its owner is inside of something already
         self.mark: Node | None = None
@@ -72,6 +74,10 @@ def _hang(state: OwnerState, at: Node, entries: Iterable[Node]) -> Node:
     for entry in entries:
         at = Node(at, entry.step, state, entry.trace, stands_for=entry.stands_for)
     return at
+
+
+def _nested_now() -> set[LockClass]:
+    return {lock_class for lock_class in REGISTRY.all() if lock_class.nested}
 
 
 @final
@@ -87,8 +93,9 @@ class Origins:
         self._phases: list[Phase] = []
         self._over: set[str] = set()
         self._instances: Instances = Instances()
-        #: of origins that are or were: the classes handed over
+        #: of origins that are or were: the classes handed over, and those of which instances were nested
         self._handed: dict[str, set[LockClass]] = {}
+        self._nested: dict[str, set[LockClass]] = {}
         self._parents: dict[str, tuple[str, ...]] = {}
         #: what those that aren't over hold, though they are left
         self._holds: dict[str, set[Node]] = {}
@@ -212,9 +219,12 @@ class Origins:
         phase = Phase(state, origin, tuple(parents), again=again)
         self._over.discard(origin)
         phase.flags = {lock_class for lock_class in REGISTRY.all() if lock_class.handed_over}
-        known = set[LockClass]().union(*(self._handed.get(name, ()) for name in (IMPORT, origin, *phase.parents)))
+        names = (IMPORT, origin, *phase.parents)
+        known = set[LockClass]().union(*(self._handed.get(name, ()) for name in names))
         for lock_class in phase.flags ^ known:
             lock_class.handed_over = lock_class in known
+        phase.nested = _nested_now()
+        self._set_nested(phase.nested, set[LockClass]().union(*(self._nested.get(name, ()) for name in names)))
         if not again:
             self._instances.anew(origin)
         if phase.parents or not again:
@@ -249,6 +259,7 @@ class Origins:
             self._instances.lend(phase.origin)
         handed = {lock_class for lock_class in REGISTRY.all() if lock_class.handed_over}
         self._handed[phase.origin] = handed
+        nested = self._nested[phase.origin] = _nested_now()
         outer = self._phases[-1] if self._phases else None
         self._restore(state, own, below, outer)
         state.origin = state.home = phase.before
@@ -261,9 +272,20 @@ class Origins:
         else:
             self._holds[phase.origin] = {entry.stands_for for entry in own}
             phase.flags |= handed  # who asks for a fixture takes its locks as they are
+            phase.nested |= nested
         for lock_class in phase.flags ^ handed:
             lock_class.handed_over = lock_class in phase.flags
+        self._set_nested(nested, phase.nested)
         return left
+
+    def _set_nested(self, before: set[LockClass], now: set[LockClass]) -> None:
+        """Chains of these classes are validated each time now, and no others: with other places, so that whether some
+        test has nested a class before must not matter to the next."""
+        for lock_class in before - now:
+            lock_class.nested = False
+        for lock_class in now - before:
+            lock_class.nested = True
+            self._engine.roster.forget_class(lock_class)
 
     def _enclose(self, phase: Phase, own: set[Node]) -> None:
         """Let a phase begin its chain anew, but for what is its ``own``."""
@@ -372,6 +394,7 @@ class Origins:
             self._parents[outliving(origin)] = tuple(dict.fromkeys(later))
         self._instances.forget(origin)
         self._handed.pop(origin, None)
+        self._nested.pop(origin, None)
         self._parents.pop(origin, None)
 
     def everything(self) -> Union:

@@ -87,7 +87,7 @@ class Pool:
         """The same, as the verdict wants it."""
         evidence = Evidence()
         evidence.witnesses = self.all()
-        evidence.count = self.count
+        evidence.count = max(1, self.count)
         return evidence
 
 
@@ -147,7 +147,8 @@ class Union:
         keeps_out = _once(lambda c: ledger.is_single(c) and c not in handed_over)
         origin_of = relabel or _as_it_is
         for (source, target), evidence in list(ledger.graph.evidence.items()):
-            self.count((source, target), evidence.count)
+            # how often modules are imported and fixtures set up depends on how the tests are split
+            self.count((source, target), 0 if ledger.origin.startswith("<") else evidence.count)
             for w in evidence.witnesses:
                 guards = frozenset(filter(keeps_out, w.guards))
                 self.order((source, target), w._replace(guards=guards, origin=origin_of(w.owner, w.origin)))

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any, cast
 import pytest
 
 if TYPE_CHECKING:
+    from collections.abc import Generator
+
     from ctxcheck.pytest_plugin.handle import Handle
 
 #: The name that the running plugin is registered under.
@@ -58,18 +60,27 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addini("ctxcheck_strict", "also fail on warnings and unused allows", type="bool", default=False)
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_load_initial_conftests(early_config: pytest.Config) -> Generator[None, Any, Any]:
     """Put the checks in place before the first conftest can import a lock."""
     options = early_config.known_args_namespace
     # known here too: `-p ctxcheck.pytest_plugin` may come before the option is parsed
-    if wanted(early_config, options):
-        from ctxcheck.pytest_plugin.checks import Checks
-        from ctxcheck.pytest_plugin.settings import settle
+    if not wanted(early_config, options):
+        return (yield)
+    from ctxcheck.pytest_plugin.checks import Checks
+    from ctxcheck.pytest_plugin.settings import settle
 
-        checks = Checks(early_config, settle(early_config, options))
-        early_config.pluginmanager.register(checks, RUN)
-        checks.start()
+    checks = Checks(early_config, settle(early_config, options))
+    early_config.pluginmanager.register(checks, RUN)
+    checks.start()
+    try:
+        outcome = yield
+    except BaseException:
+        if not checks.refused:
+            raise
+    if checks.refused:
+        raise pytest.UsageError(checks.refused)
+    return outcome
 
 
 def wanted(config: pytest.Config, options: Any) -> bool:

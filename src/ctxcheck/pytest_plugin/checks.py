@@ -10,11 +10,11 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Generator
 from os import write as _write
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import pytest
 
-from ctxcheck import adapters, baseline, fastpath
+from ctxcheck import adapters, baseline, fastpath, greenlets
 from ctxcheck.baseline import Baseline
 from ctxcheck.config import declared
 from ctxcheck.datafile import DataFile
@@ -107,6 +107,9 @@ class Checks:
         self._installed: bool = False
         self._stopped: bool = False
         self.targets: Targets | None = None
+        self._green: greenlets.Watch = greenlets.Watch(self._refuse)
+        #: why the suite can't be checked any further, if it can't
+        self.refused: str = ""
         #: what there is to say of the configuration, a line each
         self.warned: list[str] = list(self.settings.warnings)
         self._pid: int = os.getpid()
@@ -114,7 +117,13 @@ class Checks:
     # --- the run --------------------------------------------------------------------
 
     def start(self) -> None:
-        """Put the checks in place; what follows is the import of conftests and tests."""
+        """Put the checks in place; what follows is the import of conftests and tests.
+
+        Raises:
+            pytest.UsageError: they can't be, in one line that says why.
+        """
+        if package := greenlets.patched():
+            raise pytest.UsageError(greenlets.refusal(package, "suite"))
         naming.factories.update(self.settings.config.factories)
         naming.set_scope(self.settings.config.include, (*self.settings.config.exclude, *_RUNNERS))
         self._installed = not install.installed()
@@ -133,7 +142,16 @@ class Checks:
         crediting.append(self._credit)
         self._import = engine.origins.begin(self.state(), IMPORT)
         runners.follow(self.session)
+        self._green.install()
         self.config.add_cleanup(self.stop)
+
+    def _refuse(self, package: str) -> NoReturn:
+        """The suite is about to replace threads with greenlets: before it has, it ends."""
+        self.refused = greenlets.refusal(package, "suite")
+        self._exit()
+
+    def _exit(self) -> NoReturn:
+        pytest.exit(f"ctxcheck: {self.refused}", returncode=pytest.ExitCode.USAGE_ERROR)
 
     def state(self) -> OwnerState:
         """The state of the thread that runs the tests, also where a test has left a session of its own behind."""
@@ -149,6 +167,7 @@ class Checks:
             return
         self._stopped = True
         runners.leave()
+        self._green.remove()
         if self._credit in crediting:
             crediting.remove(self._credit)
         self._imported()
@@ -219,12 +238,16 @@ class Checks:
     def pytest_collection_finish(self) -> None:
         """What comes now isn't the import of modules any more."""
         self._imported()
+        if self.refused:
+            self._exit()
 
     # --- tests --------------------------------------------------------------------------
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_setup(self, item: pytest.Item) -> Generator[None, Any, Any]:
         """The test begins."""
+        if self.refused:
+            self._exit()  # the test before may have caught it
         if item.nodeid in self._mistaken:
             pytest.fail(self._mistaken[item.nodeid], pytrace=False)
         self._begin(item)

@@ -16,8 +16,10 @@ from typing import TYPE_CHECKING, Any, Final
 import pytest
 
 from ctxcheck import baseline, evidence, outputs
+from ctxcheck.engine.allows import UnusedAllow
 from ctxcheck.engine.errors import ConfigError
 from ctxcheck.engine.findings import Finding, InterruptFacts, OrderFacts, SlowFacts
+from ctxcheck.engine.grading import edges_of
 from ctxcheck.engine.origins import BACKGROUND, outliving
 from ctxcheck.engine.rules import GRADES
 from ctxcheck.engine.violations import Counts, Violation
@@ -65,8 +67,8 @@ class Results:
         self._problems: list[str] = []
         #: the reports that can't be written, a line each
         self._lost: list[str] = []
-        #: for each process that ran tests, what accepted nothing there
-        self._unused_allows: list[set[str]] = []
+        #: every allow that ran somewhere, and whether it accepted anything anywhere
+        self._allows: dict[UnusedAllow, bool] = {}
         self._refused: dict[str, None] = {}
         self._cross: list[tuple[Violation, list[str]]] = []
         self._concluded: bool = False
@@ -110,7 +112,7 @@ class Results:
             "told": [[rule, list(keys), grade] for (rule, keys), grade in self._told.items()],
             "shown": sorted(self.shown),
             "unused": self.unused,
-            "unused_allows": [] if engine.broken else list(map(str, session.unused_allows)),
+            "allows": [] if engine.broken else [[dataclasses.astuple(a), used] for a, used in session.allows()],
             "refused_allows": [] if engine.broken else session.refused_allows,
             # not the thread that runs the tests: it was asked by us
             "counts": dataclasses.asdict(dataclasses.replace(counts, threads=max(0, counts.threads - 1))),
@@ -136,8 +138,9 @@ class Results:
         self.shown.update(data["shown"])
         self.tests += data["tests"]
         self.unused += data["unused"]
-        if data["tests"]:
-            self._unused_allows.append(set(data["unused_allows"]))
+        for (kind, rules, reason, file, line), used in data["allows"] if data["tests"] else ():
+            allow = UnusedAllow(kind, tuple(rules), reason, file, line)
+            self._allows[allow] = self._allows.get(allow, False) or used
         self._refused.update(dict.fromkeys(data["refused_allows"]))
         self._counts.append(Counts(**data["counts"]))
         if data["evidence"] is not None:
@@ -148,22 +151,28 @@ class Results:
     def conclude(self, session: pytest.Session) -> None:
         """All tests have run: send what this process has, or say what all of them come to."""
         config: Any = session.config
-        own = self._of_this_process()
+        own = json.dumps(self._of_this_process())
         if hasattr(config, "workerinput"):
-            config.workeroutput["ctxcheck"] = json.dumps(own)
+            config.workeroutput["ctxcheck"] = own
             return
         # it has what came from workers in it
         self.found, self.unused, self._told = {}, [], {}
-        self._take(own)
+        # read back like a worker's: what JSON can't hold mustn't make a difference
+        self._take(json.loads(own))
         self._concluded = True
         try:
             self._judge()
         except ConfigError as error:
             self._problems.append(str(error))
         # what accepted nothing anywhere, nor what all show together
-        if self._unused_allows and not self._checks.session.engine.broken:
-            used = set(own["unused_allows"]) - set(map(str, self._checks.session.unused_allows))
-            self.unused += sorted(set[str].intersection(*self._unused_allows) - used)
+        accepted = {(v.rule, v.allowed_by) for v, _ in self._cross}
+        configured = {(a.rule, a.reason, a.where) for a in self._checks.session.allowances if a.used}
+        for allow, used in self._allows.items():
+            in_block = allow.kind == "block" and any((rule, allow.reason) in accepted for rule in allow.rules)
+            in_file = allow.kind == "configuration" and (*allow.rules, allow.reason, allow.file) in configured
+            if not (used or in_block or in_file or self._checks.session.uses_comment(allow)):
+                self.unused.append(str(allow))
+        self.unused.sort()
         # those in files here: there may be no terminal
         files = [output for output in self._checks.settings.outputs if output.path is not None]
         always = self._checks.settings.config.color == "always"
@@ -196,12 +205,16 @@ class Results:
         self._classes = {c.key: (c.name, c.kind.name) for c in union.seen}
         seen: dict[str, tuple[Violation, list[str]]] = {}
         for finding in union.findings(self._checks.session.engine.owners):
-            violation = self._checks.session.put_into_words(finding)
+            cycle = getattr(finding.facts, "cycle", None)
+            edges = [edge for edge in (edges_of(cycle.classes) if cycle is not None else ()) if edge in union.edges]
+            violation = self._checks.session.put_into_words(finding, {e: union.edges[e].evidence() for e in edges})
             if violation is None or self._is_told(violation):
                 continue
             known = seen.get(violation.fingerprint)
             if known is None or GRADES.index(known[0].grade) < GRADES.index(violation.grade):
                 origins = _origins(finding)
+                if violation.allowed_kind == "block":
+                    violation = violation.replace(allowed_at=self._block_of(violation))
                 seen[violation.fingerprint] = (_labelled(violation, finding, origins), origins)
         for origin, violations in sorted(self.found.items()):
             if not origin.startswith("<"):
@@ -211,13 +224,25 @@ class Results:
                     seen[violation.fingerprint][1].append(origin)
                 else:
                     note = f"seen in {origin}, which is no test"
-                    seen[violation.fingerprint] = (violation.replace(notes=(*violation.notes, note)), [origin])
+                    # how often a fixture is set up depends on how the tests are split
+                    told = violation.replace(notes=(*violation.notes, note), count=1)
+                    seen[violation.fingerprint] = (told, [origin])
         pairs = [(v.replace(tests=tuple(_tests(origins))), origins) for v, origins in seen.values()]
         self._cross = sorted(pairs, key=lambda pair: (pair[0].rule, pair[0].fingerprint))
         for violation, _ in self._cross:
             self._checks.data.write(
                 {"type": "violation", "violation": violation.to_dict(), "origin": "<cross-test>"}
             )
+
+    def _block_of(self, violation: Violation) -> str:
+        """Where the block stands that accepts a finding, as far as its reason tells."""
+        places = [
+            (allow.file, allow.line)
+            for allow in self._allows
+            if allow.kind == "block" and allow.reason == violation.allowed_by and violation.rule in allow.rules
+        ]
+        file, line = min(places, default=("", 0))
+        return f"{file}:{line}" if line else file
 
     def _is_told(self, violation: Violation) -> bool:
         """Whether some test has shown this by itself, and at least as surely."""
@@ -226,7 +251,7 @@ class Results:
 
     def _complaints(self) -> list[str]:
         crashed = [f"no lock data from {worker}: it crashed" for worker in self.missing]
-        return [*self.unused, *self._refused, *crashed, *self._stale()]
+        return [*self.unused, *sorted(self._refused), *crashed, *self._stale()]
 
     def _stale(self) -> list[str]:
         known = self._checks.baseline

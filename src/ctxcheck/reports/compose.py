@@ -47,19 +47,22 @@ from ctxcheck.reports.draft import Draft
 from ctxcheck.reports.sourcetext import Sources, plain, without_scopes
 
 
-def compose(finding: Finding, *, cwd: str | None = None, stack_depth: int = 20) -> Violation:
+def compose(
+    finding: Finding, *, cwd: str | None = None, stack_depth: int = 20, first_made: bool = True
+) -> Violation:
     """Return the report on a finding.
 
     Args:
         finding: what the engine found.
         cwd: the folder that shown paths are relative to, where they are below it; by default the working directory.
         stack_depth: how many calls of a stack are kept, from the innermost on.
+        first_made: whether to say where the first lock was made that goes by a name which the program gave.
 
     Costs about a millisecond, and the reading of source files that aren't in :mod:`linecache` yet.  Never raises:
     what can't be found out is left empty, and if all else fails the report has no more than the rule and its title.
     """
     try:
-        draft = Draft(finding, Sources(cwd), stack_depth)
+        draft = Draft(finding, Sources(cwd), stack_depth, first_made=first_made)
         _write(draft)
         return draft.violation().replace(fingerprint=fingerprint(finding))
     except Exception as error:  # a report without details is better than none

@@ -37,11 +37,12 @@ class Draft:
     """
 
     __slots__ = (
-        "_depth", "_names", "_owners", "_tests", "allow", "contexts", "contexts_title", "finding", "held", "helps",
-        "message", "notes", "scenario", "sites", "sources", "stacks", "timeline",
+        "_depth", "_first_made", "_names", "_owners", "_tests", "allow", "contexts", "contexts_title", "finding",
+        "held", "helps", "message", "notes", "scenario", "sites", "sources", "stacks", "timeline",
     )  # fmt: skip
 
-    def __init__(self, finding: Finding, sources: Sources, depth: int) -> None:
+    def __init__(self, finding: Finding, sources: Sources, depth: int, *, first_made: bool = True) -> None:
+        self._first_made: bool = first_made
         self.finding: Finding = finding
         self.sources: Sources = sources
         self._depth: int = depth
@@ -208,7 +209,9 @@ class Draft:
             # a name that was given is the key itself
             named = "with this name, first created" if plain(lock_class.key) == plain(lock_class.name) else "created"
             what = f"any lock {named}" if lock_class.kind is not REGION else "a region, first named"
-            parts.append(f"{self.quote(lock_class)} {'' if parts else 'is '}{what} at {where}")
+            told = self._first_made or named == "created"
+            place = f"{what} at {where}" if told else what.partition(", first")[0]
+            parts.append(f"{self.quote(lock_class)} {'' if parts else 'is '}{place}")
         self.note(", ".join(parts))
 
     def violation(self) -> Violation:
