@@ -30,6 +30,7 @@ from ctxcheck.recorder import OWN
 from ctxcheck.reports.compose import compose
 from ctxcheck.reports.graphs import components
 from ctxcheck.store import Store
+from ctxcheck.unchanged import Spot, fits
 from ctxcheck.witnesses import Assembler
 
 #: Orders that one verdict goes over.
@@ -85,8 +86,10 @@ def _settled(store: Store, owners: Owners, root: str, trusted: bool) -> Iterator
     if document is None:
         return
     project: Callable[[str], str] = Trusted(root)
+    changed: set[str] = set()
     if not trusted:
-        project = hidden = Project(root)
+        project = hidden = Project(root, _spots(document))
+        changed = hidden.changed
         for name in document.get("files", ()):
             hidden.hide_library(name)
     union = evidence.load([document], file=project)
@@ -95,7 +98,20 @@ def _settled(store: Store, owners: Owners, root: str, trusted: bool) -> Iterator
         cycle = getattr(finding.facts, "cycle", None)
         edges = edges_of(cycle.classes) if cycle is not None else []
         seen = {edge: union.edges[edge].evidence() for edge in edges if edge in union.edges}
-        yield comments.by_comment(compose(finding, cwd=root), cycle, seen)
+        violation = comments.by_comment(compose(finding, cwd=root), cycle, seen)
+        files = sorted(changed & {site.file for site in violation.sites}) if changed else []
+        notes = (f"{file} has changed since: its lines aren't shown" for file in files)
+        yield violation.replace(notes=(*violation.notes, *notes)) if files else violation
+
+
+def _spots(document: dict[str, Any]) -> dict[str, list[Spot]]:
+    """The places of each source file."""
+    files, codes = document.get("files", ()), document.get("codes", ())
+    found: dict[str, list[Spot]] = {}
+    for scope, _, line, *_ in document.get("places", ()):
+        file, function, first = codes[scope]
+        found.setdefault(files[file], []).append(Spot(function, first, line))
+    return found
 
 
 def _document(store: Store) -> dict[str, Any] | None:
@@ -193,9 +209,14 @@ class Trusted:
 @final
 class Project:
     """Says under which name a source file of a data file is to be looked for, and lets nobody read any but those of the
-    project: regular files of Python below its folder, links resolved, of a bounded size."""
+    project: regular files of Python below its folder, links resolved, of a bounded size, that are what they were.
 
-    def __init__(self, root: str) -> None:
+    ``changed`` has the names of those, as they are shown.
+    """
+
+    def __init__(self, root: str, spots: dict[str, list[Spot]] | None = None) -> None:
+        self.changed: set[str] = set()
+        self._spots: dict[str, list[Spot]] = spots or {}
         self._root: str = os.path.abspath(root)
         self._real: str = os.path.realpath(root) + os.sep
 
@@ -207,6 +228,9 @@ class Project:
         lines = self._read(path)
         if lines is None:
             return self._hide(name)
+        if not fits("".join(lines), self._spots.get(name, ())):
+            self.changed.add(path.removeprefix(self._root + os.sep))
+            return self._hide(path)
         linecache.cache[path] = (len(lines), None, lines, path)
         return path
 

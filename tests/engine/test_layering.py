@@ -52,7 +52,8 @@ ROOMS: dict[str, set[str]] = {
     "witnesses": {"engine", "evidence"},
     "intake": {"engine", "evidence", "witnesses"},
     "store": {"datafile", "intake", "reports", "witnesses", "engine"},
-    "merged": {"acceptance", "engine", "evidence", "recorder", "reports", "store", "witnesses"},
+    "merged": {"acceptance", "engine", "evidence", "recorder", "reports", "store", "unchanged", "witnesses"},
+    "unchanged": set(),
     "commands": {
         "acceptance", "baseline", "config", "outputs", "datadir", "datafile", "keys", "merged", "probes", "reports",
         "selection", "store", "engine",

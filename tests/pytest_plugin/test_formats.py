@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from pathlib import Path
 
 import pytest
 
@@ -36,3 +38,29 @@ def test_reports_of_its_data_are_as_the_schemas_say(suite: Suite, ctxcheck: Run,
     for line in (out / "found.jsonl").read_text().splitlines():
         LINE.validate(json.loads(line))
     SARIF.validate(json.loads((out / "found.sarif").read_text()))
+
+
+@pytest.mark.parametrize("args", [(), ("-n", "2")], ids=["in one process", "with workers"])
+def test_its_data_come_to_what_the_session_said(suite: Suite, ctxcheck: Run, args: tuple[str, ...]) -> None:
+    """What shards leave is judged as they were: any section in any number of threads, and each process has an end."""
+    suite.write(test_a=APART)
+    plugins = ("xdist",) if args else ()
+    said = suite.run(*args, plugins=plugins)
+    assert said.status == 1
+    report = ctxcheck("report", "-q", str(suite.path / ".ctxcheck"))
+    assert report.returncode == 1
+    assert "did not come to an end" not in report.stdout
+    assert "possible deadlock: lock order inversion between `Audit.lock` and `Ledger.lock`" in report.stdout
+    [number] = re.findall(r"(\d+) acquisitions", said.text) or [""]
+    assert number in report.stdout
+
+
+def test_shards_that_are_clean_alone_fail_together(suite: Suite, ctxcheck: Run, tmp_path: Path) -> None:
+    suite.write(test_a=APART)
+    for shard, chosen in (("one", "not there"), ("two", "there")):
+        done = suite.run("-k", chosen, CTXCHECK_DATA_DIR=str(tmp_path / shard))
+        assert done.status == 0
+    result = ctxcheck("combine", "-q", "--to", "all.jsonl", str(tmp_path / "one"), str(tmp_path / "two"))
+    assert result.returncode == 1
+    assert "possible deadlock: lock order inversion" in result.stdout
+    assert ctxcheck("report", "-q", "all.jsonl").returncode == 1

@@ -7,6 +7,7 @@ shows by itself fails it, in the phase in which it shows.
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Callable, Generator
 from os import write as _write
@@ -75,15 +76,17 @@ class Checks:
         self.config: pytest.Config = config
         self.settings: Settings = settings
         self.results: Results = Results(self)
-        self.data: DataFile = DataFile(settings.config.data_dir, ["pytest", *config.invocation_params.args])
         wanted = settings.config
+        owners = wanted.owners or "assumed"
+        argv = ["pytest", *config.invocation_params.args]
+        self.data: DataFile = DataFile(wanted.data_dir, argv, {"owners": owners})
         try:
             self.baseline: Baseline | None = baseline.load(wanted.baseline) if wanted.baseline else None
         except ConfigError as error:
             raise pytest.UsageError(str(error)) from None
         self.session: Session = Session(
             mode=wanted.mode,
-            owners=wanted.owners or "assumed",
+            owners=owners,
             deadlock_after=wanted.deadlock_after,
             fail_on=wanted.fail_on,
             select=wanted.select,
@@ -172,6 +175,8 @@ class Checks:
             crediting.remove(self._credit)
         self._imported()
         self.session.stop("run")
+        if self.data.path is not None:
+            self.data.write({"type": "end", "counts": dataclasses.asdict(self.session.counts())})
         naming.set_scope((), ())
         if self.targets is not None:
             self.targets.uninstall()
