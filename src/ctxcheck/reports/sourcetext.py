@@ -272,14 +272,22 @@ def test_of(trace: Trace) -> str:
     return ""
 
 
+#: Files of pytest's, and words in the names of their functions, that run a test, a fixture, a hook, or import a module.
+#: Others (`raises`, `monkeypatch`) are called by tests, and call them.
+_PYTEST: Final = {
+    "fixtures.py": ("call",), "main.py": ("",), "python.py": ("call", "import"), "rewrite.py": ("exec_module",),
+    "runner.py": ("",),
+}  # fmt: skip
+
+
 def _is_runner(filename: str, qualname: str) -> bool:
     """Whether this is the call that runs the program, or one test: what called it is of no interest."""
     if filename == PACKAGE_DIR + "runner.py":
         return True
     if filename == _UNITTEST:
         return qualname.startswith("TestCase._call")
-    folder, name = os.path.split(filename)
-    return os.path.basename(folder) == "_pytest" and name in ("python.py", "fixtures.py") and "call" in qualname
+    *_, outer, inner, name = ["", "", *filename.split(os.sep)]
+    return "_pytest" in (outer, inner) and any(word in qualname for word in _PYTEST.get(name, ()))
 
 
 def _line(filename: str, line: int) -> str:
