@@ -308,6 +308,29 @@ def test_all_is_kept_if_nothing_else_is_there() -> None:
     assert is_program(capture(1))
 
 
+@pytest.mark.parametrize(
+    ("file", "name", "left"),
+    [
+        ("runner.py", "runtestprotocol", False),
+        ("main.py", "pytest_runtestloop", False),
+        ("python.py", "pytest_pyfunc_call", False),
+        ("python.py", "importtestmodule", False),
+        ("assertion/rewrite.py", "exec_module", False),
+        ("raises.py", "raises", True),
+        ("monkeypatch.py", "setattr", True),
+    ],
+)
+def test_what_runs_the_tests_is_left_out_and_what_they_call_is_not(file: str, name: str, left: bool) -> None:
+    runner: dict[str, Any] = {}
+    exec(compile(f"def {name}(call): return call()", f"/site-packages/_pytest/{file}", "exec"), runner)
+
+    def inside() -> Trace:
+        return capture(1)
+
+    here = "test_what_runs_the_tests_is_left_out_and_what_they_call_is_not"
+    assert functions(runner[name](inside)) == (["inside", name, here] if left else ["inside"])
+
+
 def test_a_stack_is_cut_to_the_innermost_calls() -> None:
     def down(depth: int) -> Trace:
         return down(depth - 1) if depth else capture(1)

@@ -271,6 +271,7 @@ class Checks:
         return (yield from self._watch(item, "teardown"))
 
     def _watch(self, item: pytest.Item, when: str) -> Generator[None, Any, Any]:
+        self._raised = None  # whoever ran the last one asked for no report
         try:
             outcome = yield
         except (KeyboardInterrupt, pytest.exit.Exception):

@@ -276,6 +276,14 @@ def test_of(trace: Trace) -> str:
     return ""
 
 
+#: Files of pytest's, and words in the names of their functions, that run a test, a fixture, a hook, or import a module.
+#: Others (`raises`, `monkeypatch`) are called by tests, and call them.
+_PYTEST: Final = {
+    "fixtures.py": ("call",), "main.py": ("",), "python.py": ("call", "import"), "rewrite.py": ("exec_module",),
+    "runner.py": ("",), "unittest.py": ("",),
+}  # fmt: skip
+
+
 def _is_runner(filename: str, qualname: str) -> bool:
     """Whether this is the call that runs the program, or one test: what called it is of no interest."""
     if filename == RUNNER:
@@ -284,13 +292,10 @@ def _is_runner(filename: str, qualname: str) -> bool:
         return qualname.startswith("TestCase._call")
     if filename == _ASYNC_UNITTEST:
         return qualname.startswith("IsolatedAsyncioTestCase.")
-    folder, name = os.path.split(filename)
-    folder = os.path.basename(folder)
-    if folder == "pluggy":
-        return True  # whoever it is that pytest asks: what asks is of no interest
-    return folder == "_pytest" and (
-        name in ("runner.py", "unittest.py") or (name in ("python.py", "fixtures.py") and "call" in qualname)
-    )
+    *_, outer, inner, name = ["", "", *filename.split(os.sep)]
+    if inner == "pluggy":
+        return "_pytest" in sys.modules  # whoever it is that pytest asks; else it is the program's way to its plugins
+    return "_pytest" in (outer, inner) and any(word in qualname for word in _PYTEST.get(name, ()))
 
 
 def _line(filename: str, line: int) -> str:
