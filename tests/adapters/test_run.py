@@ -50,7 +50,7 @@ def test_an_adapter_that_is_unknown(ctxcheck: Run) -> None:
 def test_marked_calls_count_as_something_that_was_checked(ctxcheck: Run) -> None:
     result = ctxcheck("run", "program.py", code=SHOP)
     assert result.returncode == 0
-    assert result.stdout.endswith("ctxcheck: no violations; 2 marked sections checked\n")
+    assert result.stdout.endswith("ctxcheck: no violations; 2 contexts checked\n")
 
 
 def test_a_thread_that_dies_with_a_context_open_is_told(ctxcheck: Run) -> None:

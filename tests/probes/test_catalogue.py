@@ -401,6 +401,48 @@ def test_a_pipe_that_does_not_block_and_a_terminal_are_silent() -> None:
     os.close(terminal)
 
 
+def on_readable(fd: int, read: Callable[[asyncio.AbstractEventLoop], Any]) -> list[str]:
+    """The messages about calls that are made in the callback of a loop that waits for ``fd``."""
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        done = loop.create_future()
+
+        def callback() -> None:
+            try:
+                read(loop)
+            finally:
+                loop.remove_reader(fd)
+                done.set_result(None)
+
+        loop.add_reader(fd, callback)
+        await done
+
+    with checking() as session:
+        asyncio.run(main())
+    return [v.message for v in session.violations if v.rule == "CTX103"]
+
+
+def test_what_a_loop_has_said_is_readable_is_read_at_once() -> None:
+    reader, writer = os.pipe()
+    os.write(writer, b"x" * 8)
+    with open(reader, "rb", 0) as file, open(writer, "wb", 0):
+        assert on_a_loop(lambda: os.read(reader, 1))
+        assert not on_readable(reader, lambda loop: os.read(reader, 1))
+        assert not on_readable(reader, lambda loop: file.read(1))
+        # a reader that is for one time
+        assert not on_readable(reader, lambda loop: (loop.remove_reader(reader), os.read(reader, 1)))
+        a, b = socket.socketpair()
+        with a, b:
+            a.send(b"x" * 8)
+            b.send(b"x" * 8)
+            assert not on_readable(b.fileno(), lambda loop: b.recv(1))
+            # another one, of which nobody has said anything, also if it is registered
+            assert on_readable(reader, lambda loop: b.recv(1))
+            assert on_readable(reader, lambda loop: (loop.add_reader(a, print), a.recv(1), loop.remove_reader(a)))
+            # that there is room for something doesn't say that there is for all of it
+            assert on_readable(b.fileno(), lambda loop: b.sendall(b"x"))
+
+
 def test_where_output_is_captured_to_print_is_silent(tmp_path: Path) -> None:
     with open(tmp_path / "captured", "w") as file, contextlib.redirect_stdout(file):
         assert not on_a_loop(lambda: print("hello", flush=True))

@@ -400,3 +400,53 @@ def test_a_hand_off_in_one_test_excuses_nothing_in_another(suite: Suite) -> None
     done = suite.run()
     assert done.tests["test_it.py::test_both"] == "FAILED"
     assert done.found == suite.run("-k", "both").found
+
+
+BLOCKS = """
+import asyncio, pathlib, time
+
+async def load():
+    return pathlib.Path(__file__).read_text()
+
+def test_this():
+    asyncio.run(load())
+
+def test_that():
+    asyncio.run(load())
+
+def test_sleeps():
+    async def nap():
+        time.sleep(0.0001)
+    asyncio.run(nap())
+"""
+
+
+@pytest.mark.parametrize("split", [[], ["-n", "2"]])
+def test_what_several_tests_show_is_one_finding(suite: Suite, split: list[str]) -> None:
+    suite.write(test_blocks=BLOCKS)
+    done = suite.run(*split, plugins=("xdist",))
+    lines = [line for line in done.text.splitlines() if line.startswith("ctxcheck: ")]
+    said = "one finding in 2 tests: CTX103 at test_blocks.py:4"
+    fingerprint = next(f for f in done.found if f"{said} ({f})" in done.text)
+    assert sum(fingerprint in line for line in lines) == 1
+    workers = ", 2 workers" if split else ""
+    assert lines[-1] == f"ctxcheck: 2 violations (2 CTX103) (in 3 tests{workers})"
+    assert "one finding in" not in suite.run("-k", "that or sleeps", plugins=("xdist",)).text
+
+
+def test_a_line_accepts_what_tests_do_themselves_and_not_what_they_call(suite: Suite) -> None:
+    suite.write(test_blocks=BLOCKS, app="import time\nasync def serve():\n    time.sleep(0.0001)\n")
+    suite.write(test_app="import app, asyncio\n\ndef test_app():\n    asyncio.run(app.serve())\n")
+    accept = 'allow = [{rule = "CTX103", path = "test_*.py", reason = "a test may block its own loop"}]'
+    (suite.path / "pyproject.toml").write_text(f"[tool.ctxcheck]\n{accept}\n")
+    done = suite.run()
+    assert {name for name, outcome in done.tests.items() if outcome == "FAILED"} == {"test_app.py::test_app"}
+    assert "1 violation (1 CTX103), 2 allowed" in done.text
+
+
+def test_the_locks_of_what_runs_a_worker_are_not_the_suites(suite: Suite) -> None:
+    suite.write(test_plain="def test_a(): pass\n\ndef test_b(): pass\n")
+    done = suite.run("-n", "2", plugins=("xdist",))
+    assert "warning: nothing was checked" in done.text
+    assert done.status == 0
+    assert suite.run("-n", "2", "--ctxcheck-strict", plugins=("xdist",)).status == 1

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from ctxcheck.engine.violations import Context, Frame, Violation
+from ctxcheck.selection import Allowance
 
 from .programs import labels, marked, places, run
 
@@ -66,6 +67,21 @@ def test_a_marked_call_in_an_atomic_context(tmp_path: Path) -> None:
         "backoff(0.01)  # ctxcheck: allow[CTX101] reason",
         'or around a block: with ctxcheck.allow("CTX101", reason="..."):',
     )
+
+
+def test_what_an_installed_package_does_is_accepted_in_the_configuration(tmp_path: Path) -> None:
+    file = "env/lib/python3.12/site-packages/gate/way.py"
+    violation = run(tmp_path, GATEWAY, file=file).only("CTX101")
+    assert violation.sites[0].file == file
+    assert violation.allow == (
+        "in this file, say why in pyproject.toml:",
+        "[[tool.ctxcheck.allow]]",
+        'rule = "CTX101"',
+        'path = "*/gate/way.py"',
+        'reason = "..."',
+        'or around a block: with ctxcheck.allow("CTX101", reason="..."):',
+    )
+    assert Allowance("CTX101", (), "...", "*/gate/way.py").covers(violation)
 
 
 def found(tmp_path: Path, source: str, rule: str = "CTX101") -> Violation:

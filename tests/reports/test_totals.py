@@ -37,9 +37,9 @@ def test_one_of_each_and_marked_calls() -> None:
     counts = Counts(lock_classes=1, orders=1, acquisitions=1, marked_calls=1200)
     assert (
         summary([], counts)
-        == "ctxcheck: no violations; 1 lock class, 1 order, 1 acquisition, 1,200 marked sections checked"
+        == "ctxcheck: no violations; 1 lock class, 1 order, 1 acquisition, 1,200 contexts checked"
     )
-    assert summary([], Counts(marked_calls=1)) == "ctxcheck: no violations; 1 marked section checked"
+    assert summary([], Counts(marked_calls=1)) == "ctxcheck: no violations; 1 context checked"
 
 
 def test_marked_calls_that_are_no_contexts() -> None:

@@ -178,7 +178,7 @@ class Counts:
     """What was checked: numbers for the last line of a report, so that a run that checked
     nothing isn't taken for a clean one.
 
-    ``chains`` and ``marked_calls`` (what was marked as a context: ``atomic``, ``allow``) count each path of each thread
+    ``chains`` and ``marked_calls`` (contexts: ``atomic``, ``allow``, an event loop) count each path of each thread
     once.  ``threads`` are those that took any checked step: an acquire, or a call of anything marked.
     """
 

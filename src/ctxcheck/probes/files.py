@@ -27,6 +27,7 @@ from ctxcheck.engine.raw import get_frame
 from ctxcheck.engine.sites import is_own
 from ctxcheck.probes import quick
 from ctxcheck.probes.blocking import ahead, begin
+from ctxcheck.probes.readers import is_ready
 from ctxcheck.probes.standin import Standin
 
 
@@ -64,6 +65,10 @@ def _quick_file(args: Any, kwargs: Any) -> bool:
             return True
     return quick.is_quick_fd(raw.fileno()) or quick.virtual((raw.name if isinstance(raw.name, (str, bytes)) else "",),
                                                             kwargs)  # fmt: skip
+
+
+def _quick_read(args: Any, kwargs: Any) -> bool:
+    return _quick_file(args, kwargs) or is_ready(args[0].fileno())
 
 
 def _program() -> CodeType | None:
@@ -148,7 +153,7 @@ def _reached(raw: Any, call: Blocking, state: OwnerState) -> None:
         opened = getattr(raw, "_opener_code", None)
         if opened is not None and opened is _program():
             return  # it was opened there, and that was told
-    ahead(call, _quick_file, (raw,), {}, state)
+    ahead(call, _quick_read if call is _READ else _quick_file, (raw,), {}, state)
 
 
 def opener(original: Any, live: Callable[[], bool]) -> Any:

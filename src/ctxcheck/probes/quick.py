@@ -13,6 +13,8 @@ import stat
 from collections.abc import Callable, Mapping
 from typing import Any, Final, TypeAlias, cast
 
+from ctxcheck.probes.readers import is_ready
+
 Arguments: TypeAlias = "tuple[Any, ...]"
 Named: TypeAlias = "Mapping[str, Any]"
 Quick: TypeAlias = "Callable[[Arguments, Named], bool]"
@@ -77,6 +79,12 @@ def descriptor(args: Arguments, kwargs: Named) -> bool:
     return is_quick_fd(_argument(args, kwargs, 0, "fd"))
 
 
+def reads(args: Arguments, kwargs: Named) -> bool:
+    """on a descriptor with O_NONBLOCK, a terminal, standard output and error; in the loop's callback for it"""
+    fd = _argument(args, kwargs, 0, "fd")
+    return is_quick_fd(fd) or is_ready(fd)
+
+
 def descriptors(args: Arguments, kwargs: Named) -> bool:
     """where either descriptor has O_NONBLOCK"""
     return not all(_is_blocking(fd) for fd in (*args, *kwargs.values())[:2])
@@ -117,18 +125,19 @@ def non_blocking(args: Arguments, kwargs: Named) -> bool:
     return _timeout_of(args[0]) == 0
 
 
-def _with_flags(index: int) -> Quick:
-    def says_so(args: Arguments, kwargs: Named) -> bool:
-        """on a non-blocking socket, and with MSG_DONTWAIT"""
-        if _timeout_of(args[0]) == 0:
+def _receives_with_flags(index: int) -> Quick:
+    def receives(args: Arguments, kwargs: Named) -> bool:
+        """on a non-blocking socket, and with MSG_DONTWAIT; in the loop's callback for it"""
+        sock = args[0]
+        if _timeout_of(sock) == 0 or _argument(args, kwargs, index, "flags", 0) & _DONT_WAIT:
             return True
-        return bool(_argument(args, kwargs, index, "flags", 0) & _DONT_WAIT)
+        return is_ready(sock.fileno())
 
-    return says_so
+    return receives
 
 
-receives: Final = _with_flags(2)
-receives_into: Final = _with_flags(3)
+receives: Final = _receives_with_flags(2)
+receives_into: Final = _receives_with_flags(3)
 
 
 def _sends_with_flags(index: int) -> Quick:

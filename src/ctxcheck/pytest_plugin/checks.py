@@ -47,6 +47,7 @@ del json
 #: Whose locks are no business of a suite's.
 _RUNNERS: Final = (
     "_pytest", "_pytest.*", "pytest", "pluggy", "pluggy.*", "xdist", "xdist.*", "execnet", "execnet.*",
+    "__channelexec__",  # what execnet runs in a worker: the main part of xdist
     "pytest_timeout", "pytest_cov", "pytest_cov.*", "coverage", "coverage.*", "pytest_asyncio", "pytest_asyncio.*",
     "pytest_randomly", "pytest_randomly.*", "pytest_rerunfailures", "anyio.pytest_plugin", "hypothesis", "hypothesis.*",
     "_hypothesis_*", "__channelexec__",

@@ -26,7 +26,7 @@ from ctxcheck.engine.violations import Counts, Violation
 from ctxcheck.locks import naming
 from ctxcheck.reports import json as json_report
 from ctxcheck.reports import text
-from ctxcheck.reports.cells import count_of
+from ctxcheck.reports.cells import count_of, safe
 from ctxcheck.reports.formats import Report
 
 if TYPE_CHECKING:
@@ -38,6 +38,8 @@ TITLE: Final = "ctxcheck: cross-test violations"
 MAX_TESTS: Final = 100
 #: Over what is shown and fails nobody: it is unlikely, or not as sure as was asked for.
 MILD: Final = "ctxcheck: findings that fail nothing"
+#: Findings of several tests each that are listed at the end.
+MAX_LISTED: Final = 10
 
 
 class Results:
@@ -158,7 +160,10 @@ class Results:
         # it has what came from workers in it
         self.found, self.unused, self._told = {}, [], {}
         # read back like a worker's: what JSON can't hold mustn't make a difference
-        self._take(json.loads(own))
+        data: dict[str, Any] = json.loads(own)
+        if self._workers and not data["tests"]:
+            data["counts"] = dataclasses.asdict(Counts())  # what goes on here is the talk with workers
+        self._take(data)
         self._concluded = True
         try:
             self._judge()
@@ -309,6 +314,9 @@ class Results:
         outputs.emit(
             others, self._report(), say=terminal.write_line, cwd=self._checks.settings.cwd, color=color
         )
+        if not quiet:
+            for line in self._in_many():
+                terminal.write_line(f"ctxcheck: {line}")
         if self.tests or self.found or self._cross:
             terminal.write_line(self._last_line())
 
@@ -356,9 +364,36 @@ class Results:
             prefix=outputs.prefix(settings.cwd),
         )
 
+    def _tests_with(self) -> dict[str, set[str]]:
+        """By fingerprint, the tests that have shown it by themselves, of what fails them."""
+        tests: dict[str, set[str]] = {}
+        for origin, violations in self.found.items():
+            for violation in violations:
+                if origin[:1] != "<" and self._checks.session.fails(violation):
+                    tests.setdefault(violation.fingerprint, set()).add(origin)
+        return tests
+
+    def _in_many(self) -> list[str]:
+        """What several tests have shown: it looks like more than it is, a report each."""
+        tests = self._tests_with()
+        many = sorted((f for f in tests if len(tests[f]) > 1), key=lambda f: (-len(tests[f]), f))
+        known = {v.fingerprint: v for v in self.everything()}
+        lines: list[str] = []
+        for fingerprint in many[:MAX_LISTED]:
+            violation = known[fingerprint]
+            site = violation.sites[0] if violation.sites else None
+            where = "" if site is None else f" at {safe(site.file)}:{site.line}"
+            lines.append(f"one finding in {len(tests[fingerprint]):,} tests: {violation.rule}{where} ({fingerprint})")
+        if len(many) > MAX_LISTED:
+            lines.append(f"{len(many) - MAX_LISTED:,} more findings in several tests each")
+        return lines
+
     def _last_line(self) -> str:
         summary = text.summary(self.everything(), self.counts())
         parts: list[str] = []
+        tests = self._tests_with().values()
+        if any(len(where) > 1 for where in tests):
+            parts.append(f"in {len(set[str]().union(*tests)):,} tests")
         if self.unused:
             parts.append(count_of(len(self.unused), "unused allow"))
         if self._workers:

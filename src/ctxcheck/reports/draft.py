@@ -179,10 +179,20 @@ class Draft:
                 self.helps.append(head + text)
 
     def allow_line(self, trace: Trace) -> None:
-        """Say how the finding is accepted at one line, or around it."""
+        """Say how the finding is accepted at one line, or around it; in a file that isn't the project's own to edit, by
+        the configuration."""
         rule = self.finding.rule
         line = self.line(trace)
-        if line and is_program(trace):
+        installed = installed_as(self.sources.head(trace).filename) if trace.codes else ""
+        if installed and self.sites and self.sites[0].file == self.sources.head(trace).file:
+            self.allow += [
+                "in this file, say why in pyproject.toml:",
+                "[[tool.ctxcheck.allow]]",
+                f'rule = "{rule}"',
+                f"path = {toml_text(f'*/{installed}')}",
+                'reason = "..."',
+            ]
+        elif line and is_program(trace):
             self.allow += ["at this line only:", f"{line}  # ctxcheck: allow[{rule}] reason"]
         self.allow.append(f'{"or " if self.allow else ""}around a block: with ctxcheck.allow("{rule}", reason="..."):')
 
@@ -302,6 +312,15 @@ def toml_text(text: str) -> str:
     """Return a string as it is written in TOML."""
     escaped = text.replace("\\", "\\\\").replace('"', '\\"')
     return '"' + "".join(c if c >= " " and c != "\x7f" else f"\\u{ord(c):04x}" for c in escaped) + '"'
+
+
+def installed_as(filename: str) -> str:
+    """What a file of an installed package is called below the folder of such; empty for any other."""
+    for folder in ("/site-packages/", "/dist-packages/"):
+        _, found, name = filename.replace("\\", "/").rpartition(folder)
+        if found:
+            return name
+    return ""
 
 
 def _shares(held: Trace, now: Trace) -> bool:

@@ -96,7 +96,7 @@ def _checked(counts: Counts) -> str:
             count_of(counts.acquisitions, "acquisition"),
         ]
     if counts.marked_calls:
-        parts.append(count_of(counts.marked_calls, "marked section"))
+        parts.append(count_of(counts.marked_calls, "context"))
     return ", ".join(parts)
 
 
