@@ -1,7 +1,7 @@
 """One run of the validator: what it found, and what is done about it.
 
-A session composes the engine's findings into violations, keeps one a fingerprint, writes each to the data
-file before anything can swallow it, and then records, warns, raises or calls back, as its mode says.
+What the engine finds is put into words (:mod:`ctxcheck.wording`), kept and written before anything can swallow it
+(:mod:`ctxcheck.books`), and then recorded, warned of, raised or called back with, as the session's mode says.
 """
 
 from __future__ import annotations
@@ -12,19 +12,20 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from os import getcwd as _getcwd
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
 
 from ctxcheck import debuggers, fastpath, notices, steps, tasks
+from ctxcheck.books import Books, Sink
 from ctxcheck.engine import slowpath
 from ctxcheck.engine.classes import REGION
 from ctxcheck.engine.declared import Declaration
 from ctxcheck.engine.errors import ViolationError
-from ctxcheck.engine.findings import Finding, InterruptFacts, OrderFacts, SlotFacts, SlowFacts
+from ctxcheck.engine.findings import Finding
 from ctxcheck.engine.grading import Owners
-from ctxcheck.engine.origins import Phase, outliving
+from ctxcheck.engine.origins import Phase
 from ctxcheck.engine.owner import VOID, Owner
 from ctxcheck.engine.raw import get_frame, get_ident
-from ctxcheck.engine.rules import GRADES, Grade, selects
+from ctxcheck.engine.rules import GRADES, Grade
 from ctxcheck.engine.validator import Validator
 from ctxcheck.engine.violations import Counts, Violation
 from ctxcheck.selection import Allowance, codes_of, one_of
@@ -44,30 +45,10 @@ OWNERS: Final = ("assumed", "observed")
 
 #: Found while an owner is being torn down, or has just been suspended, where an exception has nowhere to go.
 _NEVER_RAISED: Final = frozenset({"CTX104", "CTX203", "CTX303", "CTX901"})
-#: What is told when it first shows, and computed anew from everything that was seen.
-_SETTLED: Final = frozenset({"CTX001", "CTX004", "CTX005", "CTX006", "CTX105"})
 #: What is told at once although it is in the baseline: the program stands still.
 _HANGS: Final = frozenset({"CTX001", "CTX002", "CTX003", "CTX006"})
-_NOBODY: Final[set[Owner]] = set()
 #: Who wants to wait longer for a report than a day waits a day; a clock can't be asked for any number of seconds.
 _MAX_WAIT: Final = 86_400
-
-
-class _Book:
-    """The violations of one origin, by fingerprint, and which owners made each."""
-
-    __slots__ = ("by", "found")
-
-    def __init__(self) -> None:
-        self.found: dict[str, Violation] = {}
-        self.by: dict[str, set[Owner | None]] = {}
-
-
-class Sink(Protocol):
-    """Where findings, and the orders that were learned, are written as they are made."""
-
-    def write(self, record: dict[str, Any]) -> object:
-        """Write one record, at once."""
 
 
 class Session:
@@ -114,27 +95,9 @@ class Session:
             raise ValueError(f"deadlock_after={deadlock_after!r} is not a number of seconds above 0")
         self.mode: Mode | Callable[[Violation], object] = mode
         self.fail_on: Grade = fail_on
-        self._select = tuple(codes_of("select", select))
-        self._ignore = tuple(codes_of("ignore", ignore))
-        self._stack_depth: int = stack_depth
         self._sink: Sink | None = sink
         self._recorder: Recorder | None = None
-        #: the fingerprints of what a verdict over the orders tells of, as it does over those of several processes
-        self._judged: set[str] = set()
         self._at_once: Callable[[Violation], object] | None = at_once
-        self._known_before: Callable[[Violation], bool] | None = known
-        self._books: dict[str, _Book] = {"": _Book()}
-        self._printed: set[str] = set()
-        # imported now, not when something is found: that may be in a finalizer, or while the interpreter shuts down
-        from ctxcheck.acceptance import Acceptance
-        from ctxcheck.reports.compose import compose, fingerprint
-
-        self._compose_finding, self._fingerprint = compose, fingerprint
-        #: what paths are shown relative to, wherever the program goes
-        self._cwd: str | None = _here()
-        self._acceptance: Acceptance = Acceptance(
-            allow, lambda code: selects(code, self._select, self._ignore), self._cwd
-        )
         self._where: Any = None
         self._verdict: list[Finding] | None = None
         self._acquisitions: int = 0
@@ -142,12 +105,23 @@ class Session:
         self._stopped: bool = False
         #: whether this process has forked
         self.has_forked: bool = False
-        #: in a forked child: how often each finding was seen before
-        self._inherited: dict[tuple[str, str], int] | None = None
         after = float(min(deadlock_after, _MAX_WAIT))
         self.engine: Validator = Validator(self._record, self._withdraw, owners=owners, deadlock_after=after)
         self.engine.insistent = mode == "raise"
         self.engine.configured = tuple(declared)
+        # not when something is found: that may be in a finalizer, or while the interpreter shuts down
+        from ctxcheck.wording import Wording
+
+        self._wording: Wording = Wording(
+            self.engine,
+            select=codes_of("select", select),
+            ignore=codes_of("ignore", ignore),
+            allow=allow,
+            cwd=_here(),
+            stack_depth=stack_depth,
+            known=known,
+        )
+        self._books: Books = Books(self._wording, sink, self._tell)
 
     # --- running ---------------------------------------------------------------
 
@@ -200,7 +174,7 @@ class Session:
                 # closed first: to leave the thread-local state behind looks like the end of every thread that has one
                 self.engine.close(how)
                 self._verdict = None if self.engine.broken else slowpath.consult(self.engine.orders.verdict)
-                self._settle()
+                self._books.settle(self.violations)
             finally:
                 self.engine.finish()
                 if self._recorder is not None:
@@ -212,27 +186,6 @@ class Session:
                     top = _sessions[-1] if _sessions else None
                     usable = top is not None and not top.engine.broken
                     fastpath.activate(top.engine if top and usable else None, top._where if top else None)
-
-    def _settle(self) -> None:
-        """Write and tell what only the verdict over all orders has shown, or has made of what was told before."""
-        violations = self.violations
-        self._keep(violations)
-        told = {violation.fingerprint for violation in violations}
-        told.update(f for origin, book in self._books.items() if origin for f in book.found)
-        for fingerprint in [f for f in self._book("").found if f not in told]:
-            # said when its edge came; a better cycle covers it now
-            self._write({"type": "withdrawn", "fingerprint": fingerprint})
-
-    def _keep(self, violations: Iterable[Violation], origin: str = "") -> None:
-        book = self._book(origin)
-        for violation in violations:
-            known = book.found.get(violation.fingerprint)
-            if known is None or known.grade != violation.grade or known.sites != violation.sites:
-                # as it is told in the end, not as it was when it came
-                book.found[violation.fingerprint] = violation
-                self._write_found(violation, origin)
-                if known is None:
-                    self._tell(violation)
 
     def __enter__(self) -> Self:
         self.start()
@@ -255,7 +208,7 @@ class Session:
         verdict = self._verdict
         if not (self.engine.broken or self._stopped):
             verdict = slowpath.consult(self.engine.orders.verdict)
-        return self._with(verdict, "")
+        return self._books.come_to(verdict, self.engine.pending())
 
     def violations_in(
         self, origin: str, without: Iterable[Owner] = (), *, pending: bool = True
@@ -264,7 +217,7 @@ class Session:
         ``without`` have shown; ``pending``: with what may yet turn out to be none."""
         gone = set(without)
         verdict = None if self.engine.broken else slowpath.consult(self.engine.orders.verdict, origin, gone)
-        return self._with(verdict, origin, gone, pending=pending)
+        return self._books.come_to(verdict, self.engine.pending() if pending else (), origin, gone)
 
     def end_origin(self, phase: Phase, *, keep: bool = True) -> list[Violation]:
         """An origin is over, for the calling owner and altogether: its violations.
@@ -276,21 +229,16 @@ class Session:
         gone = origins.alive(origin)
         verdict = None if self.engine.broken else slowpath.consult(self.engine.orders.verdict, origin, gone)
         left = slowpath.consult(lambda: origins.end(phase, over=True)) or []
-        violations = self._with(verdict, origin, gone)
-        self._keep(violations, origin)
-        book = self._books.pop(origin, None)
-        if book is not None and gone and keep:
-            later = self._book(outliving(origin))
-            for fingerprint, owners in book.by.items():
-                if owners <= gone and fingerprint in book.found and book.found[fingerprint].rule not in _SETTLED:
-                    later.found.setdefault(fingerprint, book.found[fingerprint])
+        violations = self._books.come_to(verdict, self.engine.pending(), origin, gone)
+        self._books.keep(violations, origin)
+        self._books.close(origin, gone, keep=keep)
         slowpath.consult(lambda: self.engine.orders.quietly(lambda: origins.close(origin, left, keep=keep)))
         return violations
 
     @property
     def allowances(self) -> list[Allowance]:
         """What is accepted from outside of the program; may be changed while the session runs."""
-        return self._acceptance.allowances
+        return self._wording.acceptance.allowances
 
     @property
     def local(self) -> Any:
@@ -299,44 +247,17 @@ class Session:
 
     def found_in(self, origin: str) -> list[Violation]:
         """What was told of one origin so far."""
-        return list(self._book(origin).found.values())
+        return list(self._books.book(origin).found.values())
 
     def put_into_words(self, finding: Finding, seen: Mapping[Edge, Evidence] | None = None) -> Violation | None:
         """The report on a finding that was made elsewhere, ``None`` if its rule isn't asked for; it isn't recorded.
         ``seen`` is where its orders were seen, if not here."""
-        violation = self._compose(finding, seen)
-        return violation if self._wanted(violation) else None
+        violation = self._books.compose(finding, seen)
+        return violation if self._wording.wanted(violation) else None
 
     def origins(self) -> list[str]:
         """The origins that have violations and aren't over, but for the empty one."""
-        return sorted(origin for origin, book in self._books.items() if origin and book.found)
-
-    def _with(
-        self, verdict: list[Finding] | None, origin: str, gone: set[Owner] = _NOBODY, *, pending: bool = True
-    ) -> list[Violation]:
-        book = self._book(origin)
-        found = {f: v for f, v in book.found.items() if not (gone and f in book.by and book.by[f] <= gone)}
-        fresh: dict[str, Violation] = {}
-        for finding in verdict or []:
-            violation = self._compose(finding)
-            if self._wanted(violation):
-                fresh[violation.fingerprint] = violation
-        for finding in self.engine.pending() if pending else ():
-            if finding.origin != origin:
-                continue
-            violation = self._compose(finding)
-            if self._wanted(violation):
-                found.setdefault(violation.fingerprint, violation)
-        result: list[Violation] = []
-        for fingerprint, violation in found.items():
-            settled = fresh.pop(fingerprint, None)
-            if settled is not None and violation.grade != "certain":
-                result.append(settled)
-            elif verdict is not None and violation.rule in _SETTLED and violation.grade != "certain":
-                continue  # said when its edge came; a better cycle covers it now
-            else:
-                result.append(violation)
-        return result + list(fresh.values())
+        return self._books.origins()
 
     @property
     def failures(self) -> list[Violation]:
@@ -357,22 +278,22 @@ class Session:
         Only of rules that are selected.  A run of a part of the program says nothing about the rest: what its allows
         are for may not have run.  Reads those files, at most 2,000.
         """
-        return self._unwatched(lambda: self._acceptance.unused(self.engine))
+        return self._unwatched(lambda: self._wording.acceptance.unused(self.engine))
 
     @property
     def refused_allows(self) -> list[str]:
         """What is wrong with the ``allow`` comments in the project's own files that accept nothing for it, a line each:
         no reason, no rule or one that doesn't exist."""
-        return self._unwatched(self._acceptance.refused)
+        return self._unwatched(self._wording.acceptance.refused)
 
     def allows(self) -> list[tuple[UnusedAllow, bool]]:
         """Every ``allow`` that ran or stands in the project's files, and whether it accepted anything; as for
         :attr:`unused_allows`."""
-        return self._unwatched(lambda: self._acceptance.every(self.engine))
+        return self._unwatched(lambda: self._wording.acceptance.every(self.engine))
 
     def uses_comment(self, allow: UnusedAllow) -> bool:
         """Whether a comment, of whatever process, has accepted something in this one."""
-        return allow.kind == "comment" and self._acceptance.is_used(allow)
+        return allow.kind == "comment" and self._wording.acceptance.is_used(allow)
 
     def _unwatched(self, ask: Callable[[], list[_T]]) -> list[_T]:
         """Ask for something that reads files, which is none of the program's doing."""
@@ -432,59 +353,25 @@ class Session:
         ]
         return {"classes": classes, "edges": edges}
 
-    # --- from finding to violation --------------------------------------------------
+    # --- what is done about it --------------------------------------------------
 
     def _record(self, finding: Finding) -> Violation:
         self.engine.allows.used(finding.allowed)
-        book = self._book(finding.origin)
-        violation = self._known(finding, book)
-        if violation is None:
-            violation = self._compose(finding)
-            if not self._wanted(violation):
-                return violation
-            known = book.found.get(violation.fingerprint)
-            if known is not None:  # seen before, but less sure, or accepted there
-                if known.allowed_by is None and violation.allowed_by is not None:
-                    violation = known  # accepted here is not accepted there
-                violation = violation.replace(count=max(violation.count, known.count + 1))
-            book.found[violation.fingerprint] = violation
-            if known is None or (known.grade, known.allowed_by) != (violation.grade, violation.allowed_by):
-                self._write_found(violation, finding.origin)
-                self._tell(violation)
-        if finding.origin:
-            book.by.setdefault(violation.fingerprint, set()).add(finding.owner)
+        violation = self._books.record(finding)
         if (
             self.mode == "raise"
             and self.fails(violation)
             and violation.rule not in _NEVER_RAISED
             and finding.owner is not None
             and finding.owner.ident == get_ident()
+            and self._wording.wanted(violation)
             and not debuggers.attached()
         ):
             raise ViolationError(violation)
         return violation
 
-    def _book(self, origin: str) -> _Book:
-        book = self._books.get(origin)
-        return book if book is not None else self._books.setdefault(origin, _Book())
-
-    def _known(self, finding: Finding, book: _Book) -> Violation | None:
-        """The violation that says all this finding has to say, counted once more: to compose one takes a while."""
-        fingerprint = self._fingerprint(finding)
-        known = book.found.get(fingerprint)
-        if known is None or GRADES.index(known.grade) < GRADES.index(finding.grade):
-            return None
-        if not self._acceptance.again(fingerprint, finding, known):
-            return None
-        count = known.count + (not isinstance(finding.facts, (OrderFacts, InterruptFacts)))
-        # the count may lose a little where threads race; the finding itself can't
-        known = book.found[known.fingerprint] = known.replace(count=count)
-        if self._inherited is not None:
-            # in a child, whose end nobody may see; not each time, as a program may find it as often as it likes
-            own = count - self._inherited.get((finding.origin, known.fingerprint), 0)
-            if own > 0 and own & (own - 1) == 0:
-                self._write_found(known, finding.origin)
-        return known
+    def _withdraw(self, finding: Finding) -> None:
+        self._books.withdraw(finding)
 
     def _tell(self, violation: Violation) -> None:
         # what is certain, and what hangs, though it may yet be let go (CTX002)
@@ -500,64 +387,19 @@ class Session:
         elif self.mode == "warn" and self.fails(violation):
             notices.warn(violation)
 
-    def _withdraw(self, finding: Finding) -> None:
-        violation = self._compose(finding)
-        held = [book.found.pop(violation.fingerprint, None) for book in list(self._books.values())]
-        if any(held):
-            self._write({"type": "withdrawn", "fingerprint": violation.fingerprint})
-
-    def _compose(self, finding: Finding, seen: Mapping[Edge, Evidence] | None = None) -> Violation:
-        # of a name that many places give to their locks, the first one is that of whichever test came first
-        first_made = not self.engine.origins.default
-        try:
-            violation = self._compose_finding(
-                finding, cwd=self._cwd, stack_depth=self._stack_depth, first_made=first_made
-            )
-        except Exception as error:  # a finding that can't be put into words is still a finding
-            return notices.bare(finding, error)
-        if isinstance(finding.facts, (OrderFacts, InterruptFacts, SlowFacts, SlotFacts)):
-            self._judged.add(violation.fingerprint)
-        try:
-            violation = self._acceptance.apply(violation, finding, self.engine, seen)
-        except Exception:  # a damaged source cache, say: then it isn't accepted, and told
-            pass
-        return self._mark(violation)
-
     def accept(self, violation: Violation) -> Violation:
         """A finding of several processes together, with what accepts it, or marked as one of the baseline."""
-        return self._mark(self._acceptance.by_configuration(violation))
-
-    def _mark(self, violation: Violation) -> Violation:
-        known = self._known_before
-        if violation.allowed_by is None and known is not None and known(violation):
-            return violation.replace(baselined=True)
-        return violation
+        return self._wording.accept(violation)
 
     def wanted(self, violation: Violation) -> bool:
         """Whether a finding's rule is selected."""
-        return self._wanted(violation)
-
-    def _wanted(self, violation: Violation) -> bool:
-        return selects(violation.rule, self._select, self._ignore)
+        return self._wording.wanted(violation)
 
     def after_fork(self, engine: Validator | None) -> None:
         """In a forked child: what was found before is the parent's; ``engine`` is the one that events go to."""
-        books = list(self._books.items())
-        self._inherited = {(origin, f): v.count for origin, book in books for f, v in list(book.found.items())}
+        self._books.after_fork()
         self.has_forked = False
         self.engine.after_fork(fastpath.known() if self.engine is engine else None)
-
-    def _write(self, record: dict[str, Any]) -> None:
-        if self._sink is not None:
-            self._sink.write(record)
-
-    def _write_found(self, violation: Violation, origin: str) -> None:
-        judged = violation.fingerprint in self._judged
-        if self._inherited:
-            own = violation.count - self._inherited.get((origin, violation.fingerprint), 0)
-            violation = violation.replace(count=max(1, own))
-        record: dict[str, Any] = {"type": "violation", "violation": violation.to_dict(), "judged": judged}
-        self._write(record | {"origin": origin} if origin else record)
 
     def _fault(self, error: BaseException) -> None:
         """The validator broke inside: switch it off, say so once (CTX901), and let the program go on."""
@@ -567,8 +409,7 @@ class Session:
         if fastpath.engine() is self.engine:
             fastpath.activate(None)
         violation = notices.fault(error)
-        self._book("").found[violation.fingerprint] = violation
-        self._write_found(violation, "")
+        self._books.put(violation)
         notices.say_fault(violation, error)
 
 

@@ -36,8 +36,10 @@ ROOMS: dict[str, set[str]] = {
     "evidence": {"engine"},
     "recorder": {"engine", "evidence"},
     "acceptance": {"engine", "reports", "selection"},
+    "wording": {"acceptance", "engine", "notices", "reports", "selection"},
+    "books": {"engine", "wording"},
     "session": {
-        "acceptance", "debuggers", "recorder", "engine", "fastpath", "notices", "reports", "selection", "steps",
+        "books", "debuggers", "recorder", "wording", "engine", "fastpath", "notices", "reports", "selection", "steps",
         "tasks",
     },
     # names of rules, grades, errors: what a user types or reads
