@@ -162,7 +162,8 @@ class Maker:
                     parts.append(f"    def test_it(self):\n{self._body(8)}\n    def test_too(self): pass")
                 case "async":
                     parts.append(f"class Test{name}(unittest.IsolatedAsyncioTestCase):")
-                    parts.append(f"    async def asyncSetUp(self):\n{self._body(8, True)}\n    async def test_it(self):\n{self._body(8, True)}")
+                    parts.append(f"    async def asyncSetUp(self):\n{self._body(8, True)}")
+                    parts.append(f"    async def test_it(self):\n{self._body(8, True)}")
                 case kind:
                     end = {"skips": "\n    pytest.skip('no')", "fails": "\n    assert 0, 'own'"}.get(kind, "")
                     parts.append(f"def test_{name}({', '.join(asked)}):\n{body}{end}")
