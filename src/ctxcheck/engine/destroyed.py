@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, final
 from ctxcheck.engine.classes import LockClass
 from ctxcheck.engine.findings import DestroyedFacts, Entry, Finding
 from ctxcheck.engine.owner import Node, Owner, OwnerState
-from ctxcheck.engine.raw import get_ident, process
+from ctxcheck.engine.raw import get_frame, get_ident, process
 from ctxcheck.engine.rules import Grade
-from ctxcheck.engine.sites import Trace, capture
+from ctxcheck.engine.sites import Trace, capture, is_own
 
 if TYPE_CHECKING:
     from ctxcheck.engine.validator import Validator
@@ -52,7 +52,8 @@ class Destroyed:
         """A lock was collected that ``node``'s owner held.  Safe in a finalizer.  Returns whether nobody holds it now.
 
         Where origins are told apart, what the cyclic collector frees stays held: whether it came before the origin was
-        over is chance, and by then it is told of as left held (CTX303).
+        over is chance, and by then it is told of as left held (CTX303).  So does what we are the last to let go of:
+        the collector came while we looked at it.
         """
         lock_class = node.step.lock_class
         if lock_class is None or not lock_class.kind.guards or lock_class.kind.abroad or lock_class.handed_over:
@@ -63,7 +64,7 @@ class Destroyed:
         if process() != self._pid and not node.state.is_current():
             return True  # in a forked child the other owners are gone
         origin = self._engine.origins.whose_hold(node)
-        if origin and get_ident() in COLLECTING:
+        if origin and (get_ident() in COLLECTING or _is_ours()):
             return False
         held = Entry(node.step, node.trace, False)
         self._notes.append(
@@ -130,6 +131,14 @@ class Destroyed:
         finding = Finding("CTX304", "certain", state.owner, trace, identity, facts, (lock_class,), allowed)
         self._told.add(node)
         self._engine.emit(state, finding)
+
+
+def _is_ours() -> bool:
+    """Whether a finalizer that is under way was called by our own code."""
+    frame: Any = get_frame(2)
+    while frame is not None and frame.f_code.co_name in ("bury", "forget", "__del__") and is_own(frame.f_code):
+        frame = frame.f_back
+    return frame is not None and is_own(frame.f_code)
 
 
 def _collected(note: _Note) -> Finding:

@@ -12,6 +12,11 @@ from typing import Final, final
 
 from ctxcheck.engine.classes import LockClass
 
+#: What happens while modules are imported, before the first test.
+IMPORT: Final = "<import>"
+#: What belongs to no test.
+BACKGROUND: Final = "<background>"
+
 #: For each session that tells origins apart: whose the next instance will be that the calling owner makes.
 crediting: Final[list[Callable[[], Callable[[LockClass], None]]]] = []
 
@@ -65,6 +70,10 @@ class Instances:
         return max(
             len(self._made.get(origin, {}).get(lock_class, ())), self._most.get(origin, {}).get(lock_class, 0)
         )
+
+    def classes(self, origin: str) -> list[LockClass]:
+        """The classes that it has made instances of."""
+        return list(self._made.get(origin, ()))
 
     def lent(self, origin: str, lock_class: LockClass) -> int:
         """How many of an origin's are there for those that ask for it."""

@@ -19,12 +19,12 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Collection, Iterable
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, final
+from typing import TYPE_CHECKING, Any, final
 
 from ctxcheck.engine import ranges
 from ctxcheck.engine.classes import REGISTRY, ContextStep, LockClass
 from ctxcheck.engine.graph import Evidence, OrderGraph
-from ctxcheck.engine.instances import Instances
+from ctxcheck.engine.instances import BACKGROUND, IMPORT, Instances
 from ctxcheck.engine.latches import Latches
 from ctxcheck.engine.ledger import Ledger
 from ctxcheck.engine.owner import VOID, Node, Owner, OwnerState
@@ -35,12 +35,6 @@ from ctxcheck.engine.union import Union
 if TYPE_CHECKING:
     from ctxcheck.engine.findings import Finding
     from ctxcheck.engine.validator import Validator
-
-#: What happens while modules are imported, before the first test.
-IMPORT: Final = "<import>"
-#: What belongs to no test.
-BACKGROUND: Final = "<background>"
-
 
 def outliving(origin: str) -> str:
     """What an owner counts for that has outlived its origin."""
@@ -352,12 +346,13 @@ class Origins:
 
     # --- what it comes to -----------------------------------------------------------------
 
-    def credit(self, state: OwnerState | None) -> Callable[[LockClass], None]:
+    def credit(self, state: OwnerState) -> Callable[[LockClass], None]:
         """What counts an instance for what this owner does where it stands."""
-        origin = self.default if state is None else self.whose(state)
-        return partial(self._instances.add, origin)
+        return partial(self._instances.add, self.whose(state))
 
     def _made_in(self, origin: str, lock_class: LockClass) -> int:
+        if origin == BACKGROUND and self._instances.of(origin, lock_class):
+            return 2  # one here, and one in each other process that did the same
         parents = dict.fromkeys((IMPORT, *self._parents.get(origin, ())))
         return self._instances.of(origin, lock_class) + sum(
             self._instances.lent(name, lock_class) for name in parents if name != origin
@@ -405,6 +400,7 @@ class Origins:
         whole.absorb(engine, engine.ledger, None, {c for c in engine.seen if engine.handed_over(c)})
         for origin, ledger in list(self._ledgers.items()):
             whole.absorb(engine, ledger, None, self._handed.get(origin, set()))
+        whole.several.update(self._instances.classes(BACKGROUND))
         whole.flag(engine.finalizers.flags)
         whole.paused_for_good()
         return whole

@@ -13,7 +13,7 @@ from __future__ import annotations
 from bisect import insort
 from collections.abc import Iterable
 from functools import reduce
-from typing import TYPE_CHECKING, Any, Final, final
+from typing import TYPE_CHECKING, Any, Final, TypeVar, final
 
 from ctxcheck.engine.blame import is_librarys
 from ctxcheck.engine.classes import LockClass
@@ -21,6 +21,7 @@ from ctxcheck.engine.finalizing import set_by
 from ctxcheck.engine.findings import Finding
 from ctxcheck.engine.grading import Owners
 from ctxcheck.engine.graph import ENOUGH_OWNERS, MAX_WITNESSES, Edge, Evidence, OrderGraph, Witness
+from ctxcheck.engine.instances import BACKGROUND
 from ctxcheck.engine.interrupts import hazard_findings
 from ctxcheck.engine.orders import order_finding
 from ctxcheck.engine.owner import Owner
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
 
     from ctxcheck.engine.ledger import Ledger
     from ctxcheck.engine.validator import Validator
+
+_Seen = TypeVar("_Seen", Witness, Use, Taken, Over)
 
 #: A place that sends a signal: file, function, position in it.
 Place = tuple[str, str, int]
@@ -113,10 +116,13 @@ class Union:
     """Orders, uses and signals from many places.  Not thread-safe by itself.
 
     ``edges`` and the rest may be read; the methods write them.  ``joins`` and ``handed_over`` are classes of which that
-    was seen anywhere.
+    was seen anywhere; ``several`` those that the background has made instances of, of which a single process doesn't
+    know how many there are: there they keep nobody out.
     """
 
-    __slots__ = ("edges", "handed_over", "held", "joins", "over", "seen", "senders", "slots", "taken", "used")
+    __slots__ = (
+        "edges", "handed_over", "held", "joins", "over", "seen", "senders", "several", "slots", "taken", "used",
+    )  # fmt: skip
 
     def __init__(self) -> None:
         self.edges: dict[Edge, Pool] = {}
@@ -129,6 +135,7 @@ class Union:
         self.joins: set[LockClass] = set()
         self.handed_over: set[LockClass] = set()
         self.seen: set[LockClass] = set()
+        self.several: set[LockClass] = set()
 
     # --- learning -----------------------------------------------------------------
 
@@ -199,6 +206,7 @@ class Union:
         self.joins |= other.joins
         self.handed_over |= other.handed_over
         self.seen |= other.seen
+        self.several |= other.several
 
     def count(self, edge: Edge, times: int) -> None:
         """An order was recorded so many times."""
@@ -277,7 +285,9 @@ class Union:
         graph = OrderGraph()
         for edge in sorted(self.edges, key=lambda e: (e[0].key, e[1].key)):
             if edge not in doubtful:
-                graph.evidence[edge] = self.edges[edge].evidence()
+                evidence = graph.evidence[edge] = self.edges[edge].evidence()
+                if self.several:
+                    evidence.witnesses = sorted(map(self._weaker, evidence.witnesses), key=Witness.sort_key)
                 graph.connect(*edge)
         within = components(graph.evidence)
         joins = self.joins.__contains__
@@ -287,16 +297,29 @@ class Union:
         found = [order_finding(cycle) for cycle in cycles if not is_librarys(cycle.classes, graph.evidence)]
         usage = Usage(graph, owners, _always)
         for (context, lock_class), ways in self.used.items():
-            usage.used.setdefault(context, {})[lock_class] = _uses(ways)
+            usage.used.setdefault(context, {})[lock_class] = self._uses(ways)
         for (lock_class, masked), ways in self.held.items():
-            usage.held.setdefault(lock_class, {})[masked] = _uses(ways)
+            usage.held.setdefault(lock_class, {})[masked] = self._uses(ways)
         for lock_class in sorted(self.taken.keys() & self.over.keys(), key=lambda c: c.key):
-            takens, overs = self.taken[lock_class].values(), self.over[lock_class].values()
+            takens = map(self._weaker, self.taken[lock_class].values())
+            overs = list(map(self._weaker, self.over[lock_class].values()))
             slow = judge_slow(lock_class, takens, overs, owners, _always)
             found += [slow] if slow is not None else []
         slots = sorted(self.slots.values(), key=lambda slot: (slot.pool.key, slot.job.key, slot.timed))
         found += [slot_finding(slot, owners) for slot in slots]
         return found + hazard_findings(usage.judge().found)
+
+    def _weaker(self, seen: _Seen) -> _Seen:
+        """What was seen in the background, without those guards that keep nobody out there."""
+        if seen.origin != BACKGROUND or seen.guards.isdisjoint(self.several):
+            return seen
+        return seen._replace(guards=seen.guards - self.several)
+
+    def _uses(self, ways: dict[tuple[Any, ...], list[Use]]) -> Uses:
+        uses = Uses()
+        for use in sorted((self._weaker(use) for alike in ways.values() for use in alike), key=Use.sort_key):
+            uses.add(use)
+        return uses
 
 
 def _always(lock_class: LockClass) -> bool:
@@ -338,10 +361,3 @@ def _pool(ways: dict[tuple[Any, ...], list[Use]], new: Use) -> None:
             break
     insort(alike, new, key=Use.sort_key)
     del alike[_ENOUGH:]
-
-
-def _uses(ways: dict[tuple[Any, ...], list[Use]]) -> Uses:
-    uses = Uses()
-    for use in sorted((use for alike in ways.values() for use in alike), key=Use.sort_key):
-        uses.add(use)
-    return uses

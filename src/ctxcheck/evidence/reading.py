@@ -107,6 +107,7 @@ class Reader:
             self._read_slot(_list(row), body)
         self._union.joins.update(_pick(classes, i) for i in _rows(document, "joins"))
         self._union.handed_over.update(_pick(classes, i) for i in _rows(document, "handed_over"))
+        self._union.several.update(_pick(classes, i) for i in _rows(document, "several"))
         self._union.seen.update(classes)
 
     def finish(self) -> Union:

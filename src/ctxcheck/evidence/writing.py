@@ -70,6 +70,7 @@ class Writer:
             "slots": [self._slot(slot) for slot in union.slots.values()],
             "joins": self._classes(union.joins),
             "handed_over": self._classes(union.handed_over),
+            "several": self._classes(union.several),
         }
         return {"schema_version": SCHEMA_VERSION, **self._tables, **body}
 

@@ -21,8 +21,8 @@ from ctxcheck.config import declared
 from ctxcheck.datafile import DataFile
 from ctxcheck.engine import slowpath
 from ctxcheck.engine.errors import ConfigError
-from ctxcheck.engine.instances import crediting
-from ctxcheck.engine.origins import BACKGROUND, IMPORT, Phase
+from ctxcheck.engine.instances import BACKGROUND, IMPORT, crediting
+from ctxcheck.engine.origins import Phase
 from ctxcheck.engine.owner import OwnerState
 from ctxcheck.engine.violations import Violation
 from ctxcheck.locks import naming
@@ -163,7 +163,9 @@ class Checks:
 
     def _credit(self) -> Callable[[LockClass], None]:
         """Whose instance it is that the calling owner makes."""
-        return self.session.engine.origins.credit(getattr(self.session.local, "st", None))
+        # a task may make a lock before it has taken any step
+        own = fastpath.engine() is self.session.engine
+        return self.session.engine.origins.credit(fastpath.current() if own else self.state())
 
     def stop(self) -> None:
         """Take them away; nothing is left behind."""

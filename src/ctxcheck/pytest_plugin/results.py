@@ -20,7 +20,8 @@ from ctxcheck.engine.allows import UnusedAllow
 from ctxcheck.engine.errors import ConfigError
 from ctxcheck.engine.findings import Finding, InterruptFacts, OrderFacts, SlowFacts
 from ctxcheck.engine.grading import edges_of
-from ctxcheck.engine.origins import BACKGROUND, outliving
+from ctxcheck.engine.instances import BACKGROUND
+from ctxcheck.engine.origins import outliving
 from ctxcheck.engine.rules import GRADES
 from ctxcheck.engine.violations import Counts, Violation
 from ctxcheck.locks import naming
