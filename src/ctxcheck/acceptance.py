@@ -231,7 +231,6 @@ class Acceptance:
                     lines[where + said] = None
         return list(lines)
 
-
     def refused(self) -> list[str]:
         """What is wrong with comments of the project's files that accept nothing for it, a line each."""
         sources = Sources(self._cwd)
