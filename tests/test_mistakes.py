@@ -204,3 +204,40 @@ def test_a_stack_begins_in_the_program_not_in_what_started_it(ctxcheck: Run, tmp
     assert "error[CTX101]" in result.stderr
     assert "start.py" not in result.stderr
     assert rules(tmp_path) == ["CTX101"]
+
+
+# ---- names of locks
+
+MISNAMED = """
+[[tool.ctxcheck.allow]]
+rule = "CTX001"
+locks = ["Ledgr.lock", "Audit.lock"]
+reason = "x"
+
+[[tool.ctxcheck.order]]
+locks = ["Ledger.lock", "Audti.lock"]
+"""
+NAMED = """
+import ctxcheck
+with ctxcheck.Lock(name="Ledger.lock"), ctxcheck.Lock(name="Audit.lock"), ctxcheck.Lock(name="Order.lock"): pass
+"""
+LINES = (
+    "pyproject.toml: an allow of CTX001 names 'Ledgr.lock', and no lock of that name was made; did you mean 'Ledger.lo"
+    "ck'?",
+    "a declared order names 'Audti.lock', and no lock of that name was taken; did you mean 'Audit.lock'?",
+)
+
+
+def test_a_lock_that_the_configuration_nearly_names_is_told(ctxcheck: Run, tmp_path: Path) -> None:
+    (tmp_path / "pyproject.toml").write_text(MISNAMED)
+    lax = ctxcheck("run", "program.py", code=NAMED)
+    strict = ctxcheck("run", "--strict", "program.py")
+    assert (lax.returncode, strict.returncode) == (0, 1)
+    for line in LINES:
+        assert lax.stdout.count(f"ctxcheck: note: {line}\n") == 1
+        assert strict.stdout.count(f"ctxcheck: strict: {line}\n") == 1
+
+
+def test_a_lock_that_didnt_run_is_no_typing_error(ctxcheck: Run, tmp_path: Path) -> None:
+    (tmp_path / "pyproject.toml").write_text(MISNAMED.replace("Ledgr", "Stock").replace("Audti", "Cache"))
+    assert "did you mean" not in ctxcheck("run", "program.py", code=NAMED).stdout

@@ -13,6 +13,8 @@ from os import getcwd as _getcwd
 from typing import Any, Final, final
 
 from ctxcheck.engine.allows import UnusedAllow, codes_of
+from ctxcheck.engine.classes import LockClass
+from ctxcheck.engine.declared import hint
 from ctxcheck.engine.findings import Entry, Finding
 from ctxcheck.engine.grading import Cycle, edges_of
 from ctxcheck.engine.graph import Edge, Evidence
@@ -215,6 +217,19 @@ class Acceptance:
         file = full(allow.file)
         in_use = any(file in self._files.get(code, ()) for code in _OF_ORDERS.intersection(allow.rules))
         return in_use or (file, allow.line) in self._used
+
+    def misnamed(self, classes: Iterable[LockClass], closeness: float) -> list[str]:
+        """A line for each lock that an allow of the configuration names, and that is nearly one of these and none."""
+        classes = list(classes)
+        names = {name for lock_class in classes for name in (lock_class.name, lock_class.key)}
+        lines: dict[str, None] = {}
+        for allowance in self.allowances:
+            where = f"{allowance.where}: " if allowance.where else ""
+            for name in sorted(allowance.locks - names):
+                if near := hint(name, classes, closeness):
+                    said = f"an allow of {allowance.rule} names {name!r}, and no lock of that name was made{near}"
+                    lines[where + said] = None
+        return list(lines)
 
     def refused(self) -> list[str]:
         """What is wrong with comments of the project's files that accept nothing for it, a line each."""

@@ -378,6 +378,8 @@ class Run:
             _say(f"ctxcheck: strict: {line}")
         if not self.config.strict:
             self._say_of_allows(refused, unused)
+            for line in self.session.misnamed()[:MAX_LINES]:
+                _say(f"ctxcheck: note: {line}")
         self._last_lines(everything, counts, program_status, status, len(everything) - len(violations))
         return status
 
@@ -440,10 +442,9 @@ class Run:
             )
 
     def _strict(self, counts: Counts, violations: list[Violation]) -> list[str]:
-        lines: list[str] = []
         engine = self.session.engine
-        if engine.declared is not None:
-            lines += engine.declared.missing(engine.seen)
+        lines = engine.declared.missing(engine.seen) if engine.declared is not None else []
+        lines += [line for line in self.session.misnamed() if line not in lines]
         lines += self.targets.unresolved
         lines += [f"the module of target {name!r} was never imported" for name in self.never]
         if counts.nothing():

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
 from ctxcheck import debuggers, fastpath, notices, steps, tasks
 from ctxcheck.books import Books, Sink
 from ctxcheck.engine import slowpath
-from ctxcheck.engine.classes import REGION
+from ctxcheck.engine.classes import REGION, LockClass
 from ctxcheck.engine.declared import Declaration
 from ctxcheck.engine.errors import ViolationError
 from ctxcheck.engine.findings import Finding
@@ -47,6 +47,8 @@ OWNERS: Final = ("assumed", "observed")
 _NEVER_RAISED: Final = frozenset({"CTX104", "CTX203", "CTX303", "CTX901"})
 #: What is told at once although it is in the baseline: the program stands still.
 _HANGS: Final = frozenset({"CTX001", "CTX002", "CTX003", "CTX006"})
+#: How near a name comes to another one that was meant: most end in the same word.
+_NEARLY: Final = 0.85
 #: Who wants to wait longer for a report than a day waits a day; a clock can't be asked for any number of seconds.
 _MAX_WAIT: Final = 86_400
 
@@ -294,6 +296,13 @@ class Session:
     def uses_comment(self, allow: UnusedAllow) -> bool:
         """Whether a comment, of whatever process, has accepted something in this one."""
         return allow.kind == "comment" and self._wording.acceptance.is_used(allow)
+
+    def misnamed(self, classes: Iterable[LockClass] | None = None) -> list[str]:
+        """A line for each lock that the configuration names and that is none of these classes (by default, those that
+        were seen), but nearly one: a typing error, most likely."""
+        seen = list(self.engine.seen if classes is None else classes)
+        orders = self.engine.declared.missing(seen, _NEARLY) if self.engine.declared is not None else []
+        return [*orders, *self._wording.acceptance.misnamed(seen, _NEARLY)]
 
     def _unwatched(self, ask: Callable[[], list[_T]]) -> list[_T]:
         """Ask for something that reads files, which is none of the program's doing."""

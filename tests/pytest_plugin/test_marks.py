@@ -291,3 +291,14 @@ def test_a_report_that_is_lost_fails_the_session(suite: Suite) -> None:
     done = suite.run("--ctxcheck-output=sarif:/dev/full")
     assert done.status == 1
     assert done.text.count("ctxcheck: can't write --ctxcheck-output sarif:/dev/full: No space left on device\n") == 1
+
+
+@pytest.mark.parametrize("split", ["", "-n2"])
+def test_a_lock_that_the_configuration_nearly_names_is_told(suite: Suite, split: str) -> None:
+    suite.write(test_it=APART)
+    (suite.path / "pyproject.toml").write_text(
+        '[[tool.ctxcheck.allow]]\nrule = "CTX001"\nlocks = ["Ledgr.lock", "Audit.lock"]\nreason = "x"\n'
+    )
+    done = suite.run(*split.split(), plugins=("xdist",) if split else ())
+    line = "an allow of CTX001 names 'Ledgr.lock', and no lock of that name was made; did you mean 'Ledger.lock'?"
+    assert done.text.count(f"ctxcheck: warning: pyproject.toml: {line}\n") == 1

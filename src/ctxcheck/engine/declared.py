@@ -132,20 +132,25 @@ class Declared:
                     return Breach((name,), (self._leaves[name],), leaf=True)
         return None
 
-    def missing(self, seen: Iterable[LockClass]) -> list[str]:
-        """A line for each declared name that means none of these classes."""
-        import difflib
-
+    def missing(self, seen: Iterable[LockClass], closeness: float = 0.0) -> list[str]:
+        """A line for each declared name that means none of these classes; with a ``closeness`` (0 to 1), for those only
+        that come so near to one."""
         classes = list(seen)
         met = {name for lock_class in classes for name in self.names_of(lock_class)}
-        have = [name for lock_class in classes for name in (lock_class.name, lock_class.key)]
-        lines: list[str] = []
-        for name in self._after:
-            if name not in met:
-                near = difflib.get_close_matches(name, have, 1)
-                hint = f"; did you mean {near[0]!r}?" if near else ""
-                lines.append(f"a declared order names {name!r}, and no lock of that name was taken{hint}")
-        return lines
+        return [
+            f"a declared order names {name!r}, and no lock of that name was taken{near}"
+            for name, near in ((name, hint(name, classes, closeness)) for name in self._after if name not in met)
+            if near or not closeness
+        ]
+
+
+def hint(name: str, classes: Iterable[LockClass], closeness: float = 0.0) -> str:
+    """``"; did you mean 'x'?"``, for the name or key of a class that comes near; else empty."""
+    import difflib
+
+    have = [each for lock_class in classes for each in (lock_class.name, lock_class.key)]
+    near = difflib.get_close_matches(name, have, 1, closeness or 0.6)
+    return f"; did you mean {near[0]!r}?" if near else ""
 
 
 #: Declared by the program itself, for as long as it runs.

@@ -209,6 +209,7 @@ class Results:
         locks = {edge: pool.count for edge, pool in union.edges.items() if not any(c.kind.awaited for c in edge)}
         self._edges = {(a.key, b.key): count for (a, b), count in locks.items()}
         self._classes = {c.key: (c.name, c.kind.name) for c in union.seen}
+        self._problems += self._checks.session.misnamed(union.seen)
         seen: dict[str, tuple[Violation, list[str]]] = {}
         for finding in union.findings(self._checks.session.engine.owners):
             cycle = getattr(finding.facts, "cycle", None)

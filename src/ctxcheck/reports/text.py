@@ -12,8 +12,8 @@ from ctxcheck.reports.totals import summary, unchecked
 
 #: What a grade means, for people who meet the word for the first time.
 GRADE_MEANINGS: Final[dict[str, str]] = {
-    "certain": "it is happening, or does each time the line runs in this context, at any timing",
-    "possible": "some timing of these steps fails, even if this run got past them",
+    "certain": "it happens whenever this line runs in this context, whatever the timing",
+    "possible": "with another timing these steps can fail, even though this run got past them",
     "unlikely": "the pattern is there, but what was seen speaks against it",
 }
 
