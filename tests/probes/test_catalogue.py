@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -399,6 +400,20 @@ def test_a_pipe_that_does_not_block_and_a_terminal_are_silent() -> None:
         assert on_a_loop(lambda: somebody.write(b"x"))
     os.close(controller)
     os.close(terminal)
+
+
+def test_what_ends_a_block_is_no_function_to_be_called_in_a_thread() -> None:
+    async def main() -> None:
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(print)
+
+    with checking() as session:
+        asyncio.run(main())
+    (violation,) = [v for v in session.violations if v.rule == "CTX103"]
+    assert violation.helps == (
+        "await `asyncio.to_thread(executor.shutdown)`, or `shutdown(wait=False)`",
+        "or move all of it to a thread: put it into a function, and `await asyncio.to_thread(...)` that",
+    )
 
 
 def on_readable(fd: int, read: Callable[[asyncio.AbstractEventLoop], Any]) -> list[str]:

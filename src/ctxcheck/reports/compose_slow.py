@@ -71,7 +71,11 @@ def write_loop(draft: Draft, facts: SleepFacts) -> None:
     else:
         draft.help(_INSTEAD.get(facts.what, ""))
         function = through[:-2] or short_name(facts.what)
-        draft.help(f"move it to a thread: `await asyncio.to_thread({_as_arguments(draft) or f'{function}, ...'})`")
+        arguments = _as_arguments(draft)
+        if not arguments and function.endswith("__"):  # the end of a block, an iteration: nobody calls that by name
+            draft.help("move all of it to a thread: put it into a function, and `await asyncio.to_thread(...)` that")
+        else:
+            draft.help(f"move it to a thread: `await asyncio.to_thread({arguments or f'{function}, ...'})`")
         if facts.declared.codes:
             draft.help(f"if {as_call(facts.what)} never blocks, remove @might_sleep{draft.at(facts.declared)}")
     draft.allow_line(finding.trace)
