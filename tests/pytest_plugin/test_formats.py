@@ -23,6 +23,7 @@ def test_reports_of_a_session_are_as_the_schemas_say(suite: Suite) -> None:
         LINE.validate(json.loads(line))
     SARIF.validate(json.loads((suite.path / "out" / "found.sarif").read_text()))
     assert {"key": "bank:Audit.lock", "name": "Audit.lock", "kind": "lock"} in document["graph"]["classes"]
+    assert [v["tests"] for v in document["violations"]] == [["test_a.py::test_both"]]
     counts = {(edge["from"], edge["to"]): edge["count"] for edge in document["graph"]["edges"]}
     assert counts["bank:Audit.lock", "bank:Ledger.lock"] == 2
 
@@ -47,6 +48,8 @@ def test_its_data_come_to_what_the_session_said(suite: Suite, ctxcheck: Run, arg
     plugins = ("xdist",) if args else ()
     said = suite.run(*args, plugins=plugins)
     assert said.status == 1
+    [violation] = json.loads((suite.path / "found.json").read_text())["violations"]
+    assert sorted(violation["tests"]) == ["test_a.py::test_here", "test_a.py::test_there"]
     report = ctxcheck("report", "-q", str(suite.path / ".ctxcheck"))
     assert report.returncode == 1
     assert "did not come to an end" not in report.stdout
