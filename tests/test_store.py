@@ -438,7 +438,8 @@ def test_a_source_file_outside_of_the_project_is_never_read(tmp_path: Path, monk
     (project / "secret.txt").write_text("SECRET = 1\n" * 100)
     os.mkfifo(project / "pipe.py")
     (project / "big.py").write_text("SECRET = 1\n" * 600_000)
-    (project / "own.py").write_text("OWN = 1\n" * 100)
+    # no version compiles it, so nothing says that it was edited since
+    (project / "own.py").write_text("OWN = 1 +\n" * 200)
     (project / "latin.py").write_bytes(b"# -*- coding: nonsense -*-\n" + b"SECRET = '\xe9'\n" * 100)
     monkeypatch.chdir(project)
     monkeypatch.syspath_prepend(str(outside))  # linecache looks there for what it doesn't find
