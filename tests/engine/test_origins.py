@@ -54,7 +54,7 @@ def runner() -> Iterator[Runner]:
     ctxcheck.install()
     try:
         with ctxcheck.checking() as session:
-            session.engine.origins.default = BACKGROUND
+            session.tell_origins_apart()
             fastpath.current()
             yield Runner(session)
     finally:
@@ -264,5 +264,5 @@ def test_a_thousand_tests_leave_no_more_than_one(runner: Runner) -> None:
     assert pool.count == 200
     assert [w.origin for w in pool.all()] == ["test 000"]
     assert not runner.origins._ledgers
-    assert not runner.origins._made
+    assert not runner.origins._instances._made
     assert len(fastpath.current().root) <= 1

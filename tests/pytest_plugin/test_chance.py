@@ -230,7 +230,7 @@ def test_that_some_test_nests_a_class_changes_no_other(suite: Suite, order: str)
                 bank.first(b, bank.Cache())
             with a.lock:
                 a_way(a, b)
-            bank.first(b, a)
+            bank.second(b, a)
         """,
     )
     done = suite.run(ORDER=order)
