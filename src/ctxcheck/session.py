@@ -22,6 +22,7 @@ from ctxcheck.engine.declared import Declaration
 from ctxcheck.engine.errors import ViolationError
 from ctxcheck.engine.findings import Finding
 from ctxcheck.engine.grading import Owners
+from ctxcheck.engine.instances import BACKGROUND, crediting
 from ctxcheck.engine.origins import Phase
 from ctxcheck.engine.owner import VOID, Owner
 from ctxcheck.engine.raw import get_frame, get_ident
@@ -154,6 +155,20 @@ class Session:
             if inside is not None:
                 here.cur = inside
 
+    def tell_origins_apart(self) -> None:
+        """From now on what belongs to no origin is of the background, and each instance counts for whoever makes it.
+
+        See :mod:`~ctxcheck.engine.origins`.
+        """
+        self.engine.origins.default = BACKGROUND
+        crediting.append(self._credit)
+
+    def _credit(self) -> Callable[[LockClass], None]:
+        # a task may make a lock before it has taken any step
+        if fastpath.engine() is self.engine:
+            return self.engine.origins.credit(fastpath.current())
+        return self.engine.origins.credit(fastpath.thread_state(self._where, self.engine))
+
     def stop(self, how: str = "checking block") -> None:
         """End the session: the calling thread finishes, what was provisional is settled.  Violations stay readable.
 
@@ -163,6 +178,8 @@ class Session:
         if self._stopped or self not in _sessions:
             return
         self._stopped = True
+        if self._credit in crediting:
+            crediting.remove(self._credit)
         self._acquisitions = slowpath.acquisitions() - self._acquisitions
         active = fastpath.engine() is self.engine
         try:

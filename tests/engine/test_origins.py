@@ -54,7 +54,7 @@ def runner() -> Iterator[Runner]:
     ctxcheck.install()
     try:
         with ctxcheck.checking() as session:
-            session.engine.origins.default = BACKGROUND
+            session.tell_origins_apart()
             fastpath.current()
             yield Runner(session)
     finally:
@@ -231,6 +231,28 @@ def test_instances_count_for_the_test_that_made_them(runner: Runner) -> None:
     assert runner.test("with it", lambda: guarded(another), "fixture") == ["CTX001"]
 
 
+def test_a_job_is_done_when_its_result_is_there(runner: Runner) -> None:
+    a, b = lock("a"), lock("b")
+    added, over = threading.Event(), threading.Event()
+
+    def job() -> None:
+        added.wait()
+        take(a, b)
+        take(b, a)
+
+    with ThreadPoolExecutor(1) as pool:
+
+        def body() -> None:
+            future = pool.submit(job)
+            future.add_done_callback(lambda _: over.wait())  # its worker is still there when the test is over
+            added.set()
+            future.result()
+
+        found = runner.test("waits for it", body)
+        over.set()
+    assert found == ["CTX001"]
+
+
 def test_a_hand_off_is_one_where_it_was_seen(runner: Runner) -> None:
     a, b = lock("a"), lock("b")
 
@@ -264,5 +286,5 @@ def test_a_thousand_tests_leave_no_more_than_one(runner: Runner) -> None:
     assert pool.count == 200
     assert [w.origin for w in pool.all()] == ["test 000"]
     assert not runner.origins._ledgers
-    assert not runner.origins._made
+    assert set(runner.origins._instances._made) == {BACKGROUND}
     assert len(fastpath.current().root) <= 1

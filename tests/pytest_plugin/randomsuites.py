@@ -48,6 +48,14 @@ def in_thread(f, name):
     thread.start()
     thread.join()
 
+def hand_over(lock):
+    lock.acquire()
+    thread = threading.Thread(target=lock.release, name="hand")
+    thread.start()
+    while lock.locked():
+        time.sleep(0)
+    thread.join()
+
 LATER, TASKS, LOOPS = [], [], []
 
 def later(f, name):
@@ -214,7 +222,7 @@ class Maker:
             lambda: [f"{pad}{name} = {own}; {name}.lock.acquire()"],
             lambda: [f"{pad}{name} = {own}; {name}.lock.acquire(); {name}.me = {name}; del {name}"],
             lambda: [f"{pad}{name} = {own}; lib.in_thread({name}.lock.acquire, 't')"],
-            lambda: [f"{pad}{name} = {own}.lock; {name}.acquire(); lib.in_thread({name}.release, 't')"],
+            lambda: [f"{pad}lib.hand_over({own}.lock)"],
             lambda: [f"{pad}{name} = [{own}, {own}]; lib.two({name}[0].lock, {name}[1].lock)"],
             lambda: [f'{pad}with ctxcheck.interrupt("SIGUSR1"):', f"{pad}    lib.take({a})"],
             lambda: [f"{pad}lib.Fin({a})"],

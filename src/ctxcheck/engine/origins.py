@@ -70,6 +70,13 @@ def _hang(state: OwnerState, at: Node, entries: Iterable[Node]) -> Node:
     return at
 
 
+def _is_busy(state: OwnerState) -> bool:
+    """Whether it does something that isn't done yet; who runs jobs for others, one of those."""
+    if not state.served:
+        return True
+    return state.lent > 0 and not (state.finished is not None and state.finished())
+
+
 def _nested_now() -> set[LockClass]:
     return {lock_class for lock_class in REGISTRY.all() if lock_class.nested}
 
@@ -324,7 +331,7 @@ class Origins:
                 state.origin = outliving(origin)
                 self._forget(state)
         # what has served others is done with that
-        return [state for state in left if state.lent or not state.served]
+        return [state for state in left if _is_busy(state)]
 
     def alive(self, origin: str, *, elsewhere: bool = False) -> set[Owner]:
         """The owners that this origin has sent and that aren't done yet; of those that run jobs for others, the ones
@@ -341,7 +348,7 @@ class Origins:
             and not state.ended
             and state.owner.ident != me
             and not any(state is c for c in current)
-            and (state.lent or not state.served)
+            and _is_busy(state)
         }  # fmt: skip
 
     # --- what it comes to -----------------------------------------------------------------

@@ -209,6 +209,7 @@ class OwnerState:
         "drops",
         "ended",
         "engine",
+        "finished",
         "home",
         "instances",
         "learned",
@@ -242,6 +243,8 @@ class OwnerState:
         self.origin: str = ""
         self.home: str = ""
         self.lent: int = 0
+        #: whether what it runs for others is done but for telling so: who waits for it may go on by then
+        self.finished: Callable[[], bool] | None = None
         self.served: bool = False
 
     def blocks_on(self, lock: Any, timeout: Any = None) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Iterator
+from functools import partial
 from typing import Any, Final
 
 from ctxcheck import fastpath
@@ -121,6 +122,11 @@ def _nested(pool: _Pool, mine: _Job, job: _Job, timed: bool) -> None:
     pool.nested.add(mine.serial)
     waits, inside = st.engine.of(st).waits, len(pool.nested)
     slowpath.consult(lambda: waits.slot(st, pool.lock_class, job.lock_class, pool.workers, inside, timed=timed))
+
+
+def _is_finished(future: Any) -> bool:
+    """Whether a job's result is there: read, not asked for, which would take a lock."""
+    return getattr(future, "_state", "") == "FINISHED"
 
 
 def _seen(future: Any) -> None:
@@ -254,16 +260,19 @@ def watch_pools(patches: Patches, module: Any) -> None:
             if job is None or not live():
                 return original(self)
             me = get_ident()
-            before, inside = _running.get(me), None
+            before, inside, outer = _running.get(me), None, None
             test = behalf.begin(job.test)
             try:
                 _running[me] = job
                 inside = enter(job.lock_class, job.origin, lent=True)
+                if inside is not None:
+                    outer, inside.state.finished = inside.state.finished, partial(_is_finished, self.future)
                 return original(self)
             finally:
                 behalf.begin(test)
                 if inside is not None:
                     leave(inside)
+                    inside.state.finished = outer
                 if before is None:
                     _running.pop(me, None)
                 else:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from os import write as _write
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
@@ -21,7 +21,7 @@ from ctxcheck.config import declared
 from ctxcheck.datafile import DataFile
 from ctxcheck.engine import slowpath
 from ctxcheck.engine.errors import ConfigError
-from ctxcheck.engine.instances import BACKGROUND, IMPORT, crediting
+from ctxcheck.engine.instances import IMPORT
 from ctxcheck.engine.origins import Phase
 from ctxcheck.engine.owner import OwnerState
 from ctxcheck.engine.violations import Violation
@@ -40,7 +40,6 @@ from ctxcheck.targets import Targets, shipped
 if TYPE_CHECKING:
     from _pytest.fixtures import FixtureDef, SubRequest
 
-    from ctxcheck.engine.classes import LockClass
 
 del json
 
@@ -142,8 +141,7 @@ class Checks:
         self.targets.install()
         self.session.start()
         engine = self.session.engine
-        engine.origins.default = BACKGROUND
-        crediting.append(self._credit)
+        self.session.tell_origins_apart()
         self._import = engine.origins.begin(self.state(), IMPORT)
         runners.follow(self.session)
         self._green.install()
@@ -161,12 +159,6 @@ class Checks:
         """The state of the thread that runs the tests, also where a test has left a session of its own behind."""
         return fastpath.thread_state(self.session.local, self.session.engine)
 
-    def _credit(self) -> Callable[[LockClass], None]:
-        """Whose instance it is that the calling owner makes."""
-        # a task may make a lock before it has taken any step
-        own = fastpath.engine() is self.session.engine
-        return self.session.engine.origins.credit(fastpath.current() if own else self.state())
-
     def stop(self) -> None:
         """Take them away; nothing is left behind."""
         if self._stopped:
@@ -174,8 +166,6 @@ class Checks:
         self._stopped = True
         runners.leave()
         self._green.remove()
-        if self._credit in crediting:
-            crediting.remove(self._credit)
         self._imported()
         self.session.stop("run")
         if self.data.path is not None:
