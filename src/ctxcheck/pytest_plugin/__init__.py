@@ -73,6 +73,7 @@ def pytest_load_initial_conftests(early_config: pytest.Config) -> Generator[None
     checks = Checks(early_config, settle(early_config, options))
     early_config.pluginmanager.register(checks, RUN)
     checks.start()
+    outcome: Any = None
     try:
         outcome = yield
     except BaseException:
