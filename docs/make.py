@@ -1,5 +1,5 @@
-"""Writes what of the documentation is generated, from the table of rules and that of configuration keys:
-``docs/rules/``, a page a rule, and ``docs/configuration.md``.
+"""Writes what of the documentation is generated, from the table of rules, that of configuration keys and docstrings:
+``docs/rules/``, a page a rule, ``docs/configuration.md`` and ``docs/api.md``.
 
 ``python -m docs.make`` from the top of the checkout; with ``--check`` it only says what isn't up to date (status 1).
 """
@@ -9,6 +9,8 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+
+from docs import api
 
 from ctxcheck import cli
 from ctxcheck.engine import rules
@@ -108,7 +110,7 @@ def _default(key: Key) -> str:
 def pages() -> dict[str, str]:
     """The text of each generated file, by its path below ``docs/``."""
     programs = sorted(path.name for path in (TOP / "examples" / "rules").glob("ctx*.py"))
-    texts = {"configuration.md": configuration(), "rules/README.md": rulepages.index()}
+    texts = {"api.md": api.text(), "configuration.md": configuration(), "rules/README.md": rulepages.index()}
     for code in rules.RULES:
         own = [f"../../examples/rules/{name}" for name in programs if name.startswith(f"{code.lower()}_")]
         texts[f"rules/{code}.md"] = rulepages.markdown(code, own).rstrip("\n") + "\n"

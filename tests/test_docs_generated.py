@@ -32,7 +32,7 @@ def test_pages_are_written_and_old_ones_removed(make: dict[str, Any], tmp_path: 
     (tmp_path / "rules" / "CTX001.md").write_text("old")
     make["write"](tmp_path)
     assert make["stale"](tmp_path) == []
-    assert {path.name for path in tmp_path.iterdir()} == {"configuration.md", "rules"}
+    assert {path.name for path in tmp_path.iterdir()} == {"api.md", "configuration.md", "rules"}
     assert {path.name for path in (tmp_path / "rules").iterdir()} == {"README.md", *(f"{code}.md" for code in RULES)}
 
 

@@ -252,5 +252,7 @@ if TYPE_CHECKING:
         def __init__(self, *, name: str | None = None, order_key: Any = None) -> None: ...
 
 else:
+    if LOCK_IS_CLASS:
+        lock.__doc__ = _DOC.format(name="Lock")
     Lock = lock if LOCK_IS_CLASS else _LockFactory("Lock", _DOC.format(name="Lock"))
     RLock = CheckedRLock if RLOCK_IS_CLASS else _RLockFactory("RLock", _DOC.format(name="RLock"))
