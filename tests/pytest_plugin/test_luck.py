@@ -191,3 +191,11 @@ def test_a_lock_that_one_test_holds_for_long_and_another_takes_on_a_loop(
     assert "FAILED" not in found.tests.values()
     seen = "the slow call was seen in test_slow.py::test_thread, the acquire in test_slow.py::test_loop"
     assert seen in " ".join(found.text.split())
+
+
+def test_that_nothing_was_checked_is_so_for_any_split(suite: Suite) -> None:
+    suite.write(test_it="def test_one():\n    pass\n\ndef test_another():\n    pass\n")
+    for how in ([], ["-n2"]):
+        done = suite.run("--ctxcheck-strict", *how, plugins=("xdist",))
+        assert done.status == 1
+        assert "nothing was checked" in done.text

@@ -49,7 +49,7 @@ _RUNNERS: Final = (
     "__channelexec__",  # what execnet runs in a worker: the main part of xdist
     "pytest_timeout", "pytest_cov", "pytest_cov.*", "coverage", "coverage.*", "pytest_asyncio", "pytest_asyncio.*",
     "pytest_randomly", "pytest_randomly.*", "pytest_rerunfailures", "anyio.pytest_plugin", "hypothesis", "hypothesis.*",
-    "_hypothesis_*", "__channelexec__",
+    "_hypothesis_*",
 )  # fmt: skip
 
 

@@ -117,8 +117,10 @@ class Results:
             "unused": self.unused,
             "allows": [] if engine.broken else [[dataclasses.astuple(a), used] for a, used in session.allows()],
             "refused_allows": [] if engine.broken else session.refused_allows,
-            # not the thread that runs the tests: it was asked by us
-            "counts": dataclasses.asdict(dataclasses.replace(counts, threads=max(0, counts.threads - 1))),
+            # not the thread that runs the tests: it was asked by us; nor those that only talk to xdist's workers
+            "counts": dataclasses.asdict(
+                dataclasses.replace(counts, threads=max(0, counts.threads - 1) if self.begun else 0)
+            ),
             "evidence": evidence.dump(whole) if whole is not None else None,
         }
 
