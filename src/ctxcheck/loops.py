@@ -116,7 +116,15 @@ class _Factory:
 
 #: asyncio's own class of tasks, once it is there.
 make_task: Callable[..., Any] = steps.no_loop
+#: The class of asyncio's own loops, which run each step by a `Handle`, once it is there.
+own_kind: type = object
 _adopted: Final[list[weakref.ref[Any]]] = []
+
+
+def adopt_foreign(loop: Any) -> None:
+    """Follow the steps of the tasks of a loop that is none of asyncio's own."""
+    if not isinstance(loop, own_kind):
+        adopt(loop)
 
 
 def adopt(loop: Any) -> None:

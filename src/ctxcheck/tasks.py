@@ -223,6 +223,37 @@ def unwatch() -> None:
                 _hooks.pop().take_away()
 
 
+def _runner(original: Callable[..., Any]) -> Callable[..., Any]:
+    """``Runner._lazy_init``, by which `asyncio.run`, the runners of test suites and servers come to their loop."""
+
+    def _lazy_init(self: Any) -> None:
+        original(self)
+        loops.adopt_foreign(self._loop)
+
+    return _lazy_init
+
+
+def _setter(original: Callable[..., Any]) -> Callable[..., Any]:
+    """A policy's ``set_event_loop``."""
+
+    def set_event_loop(self: Any, loop: Any) -> None:
+        original(self, loop)
+        loops.adopt_foreign(loop)
+
+    return set_event_loop
+
+
+def _maker(original: Callable[..., Any]) -> Callable[..., Any]:
+    """A policy's ``new_event_loop``."""
+
+    def new_event_loop(self: Any) -> Any:
+        loop = original(self)
+        loops.adopt_foreign(loop)
+        return loop
+
+    return new_event_loop
+
+
 def _put_hooks(asyncio: Any) -> None:
     learn(asyncio)
     tasks = asyncio.tasks
@@ -232,13 +263,19 @@ def _put_hooks(asyncio: Any) -> None:
     _hooks.append(_Hook(asyncio.base_events.BaseEventLoop, "create_task", _create if eager else _create_for_another))
     entering = partial(timeouts.follow, running_task=running_task)
     _hooks.append(_Hook(asyncio.timeouts.Timeout, "__aenter__", entering))
+    # a loop that runs steps itself has to be known before it makes its first task
+    _hooks.append(_Hook(asyncio.runners.Runner, "_lazy_init", _runner))
+    policy = getattr(asyncio.events, "BaseDefaultEventLoopPolicy", None)
+    if policy is not None:
+        _hooks.append(_Hook(policy, "set_event_loop", _setter))
+        _hooks.append(_Hook(policy, "new_event_loop", _maker))
     for hook in _hooks:
         hook.put()
 
 
 def learn(asyncio: Any) -> None:
     """Learn from the module how to find the running task."""
-    loops.make_task = asyncio.tasks.Task
+    loops.make_task, loops.own_kind = asyncio.tasks.Task, asyncio.base_events.BaseEventLoop
     _wait_for[:] = [asyncio.tasks.wait_for.__code__]
     _ensure_future[:] = [getattr(asyncio.tasks, "_ensure_future", asyncio.tasks.ensure_future).__code__]
     steps.running_loop, steps.task_of = asyncio.events._get_running_loop, asyncio.tasks.current_task

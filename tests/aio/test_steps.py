@@ -690,6 +690,50 @@ def test_asyncios_locks_belong_to_their_tasks_on_any_loop() -> None:
     clean(session)
 
 
+@ctxcheck.might_sleep
+def nap() -> None:
+    """It doesn't."""
+
+
+class ForeignLoop:
+    """Not of asyncio's kind: as uvloop's, which has its own in C."""
+
+    def __init__(self) -> None:
+        self.inner = OtherLoop()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.inner, name)
+
+
+def test_the_first_step_on_a_runners_foreign_loop_is_followed() -> None:
+    async def main() -> None:
+        nap()
+        with ctxcheck.Lock(name="M"):
+            await asyncio.sleep(0)
+
+    with checking() as session:
+        with asyncio.Runner(loop_factory=ForeignLoop) as runner:  # type: ignore[arg-type]
+            runner.run(main())
+            loop: Any = runner.get_loop()
+            assert loop.get_task_factory() is not None
+    assert sorted(found(session)) == [("CTX103", "certain"), ("CTX104", "possible")]
+    assert loop.get_task_factory() is None
+
+
+def test_a_foreign_loop_is_followed_that_a_policy_makes(monkeypatch: pytest.MonkeyPatch) -> None:
+    policy = asyncio.get_event_loop_policy()
+    monkeypatch.setattr(policy, "_loop_factory", ForeignLoop, raising=False)
+
+    async def main() -> None:
+        nap()
+
+    with checking() as session:
+        loop = asyncio.new_event_loop()
+        loop.run_until_complete(main())
+        loop.close()
+    assert found(session) == [("CTX103", "certain")]
+
+
 def test_the_tasks_of_another_loop_are_followed_once_it_is_known() -> None:
     factories: list[Any] = []
 

@@ -485,6 +485,20 @@ def test_what_a_tool_calls_that_watches_the_program_is_silent(tmp_path: Path) ->
     assert on_a_loop(names["use"])
 
 
+class Fails:
+    def __del__(self) -> None:
+        raise ValueError("shown, with its line")
+
+
+def test_the_source_that_the_interpreter_prints_is_silent(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "unraisablehook", sys.__unraisablehook__)
+    assert not on_a_loop(Fails)
+    assert 'raise ValueError("shown, with its line")' in capsys.readouterr().err
+    assert on_a_loop(lambda: open(__file__, "rb").close())
+
+
 def test_a_name_that_has_to_be_looked_up_blocks_also_on_a_socket_that_does_not() -> None:
     sock = socket.socket()
     sock.setblocking(False)

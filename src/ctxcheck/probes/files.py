@@ -79,6 +79,17 @@ def _program() -> CodeType | None:
     return None if frame is None else frame.f_code
 
 
+def _shows_source(file: Any) -> bool:
+    """Whether the interpreter opens this file, to print a line of a traceback or a warning.
+
+    It calls ``io.open`` by itself, wherever the program happens to be: in a function that has nothing of that name.
+    """
+    if type(file) is not str or not file.endswith(".py"):
+        return False
+    code = get_frame(2).f_code
+    return "open" not in (*code.co_names, *code.co_varnames, *code.co_cellvars, *code.co_freevars)
+
+
 def _raw_class(live: Callable[[], bool]) -> Any:
     """A class of raw files that say when they are read and written."""
     fast: Any = fastpath
@@ -190,7 +201,7 @@ def opener(original: Any, live: Callable[[], bool]) -> Any:
             except AttributeError:
                 st = first()
             inside = st.cur.allows != everything
-            if inside:
+            if inside and not (mode == "rb" and _shows_source(file)):
                 look(opens, is_virtual, (file,), {}, st)
             how = modes.get(mode) if type(mode) is str else None
             if (
