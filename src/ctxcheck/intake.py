@@ -8,7 +8,7 @@ from typing import Any, Final, TypeVar, cast, final
 
 from ctxcheck.engine.sites import MAX_DEPTH
 from ctxcheck.engine.uses import DOUBTS
-from ctxcheck.evidence.format import KINDS, MODES, SCHEMA_VERSION
+from ctxcheck.evidence.format import KINDS, MAX_COLUMN, MAX_LINE, MODES, SCHEMA_VERSION
 from ctxcheck.witnesses import NAMED_ONLY, SHOWN_ONLY, TABLE_NAMES, Witnesses, blob_of, dump
 
 #: Characters of a name, a class key or an identity.
@@ -230,8 +230,9 @@ class Intake:
         below = ""
         if base != -1:
             below = self._key(base)
-            if below == key:
-                raise ValueError("a class is a level of itself")
+            # a name of its own makes sure that a chain of levels has an end, whatever other files say
+            if not _text(key).startswith(f"{below}/") or _list(self._rows["classes"][_number(base)])[3] != -1:
+                raise ValueError("no level of that class")
             self._class(base)
         elif kind not in KINDS:
             raise ValueError("unknown kind of lock")
@@ -283,8 +284,9 @@ class Intake:
         scope, lasti, line, end_line, column, end_column, enters = _list(row)
         file, function, first = _list(self._rows["codes"][_number(scope)])
         name = _text(self._rows["files"][_number(file)], least=0)
-        numbers = [_number(value, -1) for value in (lasti, line, end_line, column, end_column)]
-        return [name, _text(function, least=0), _number(first), *numbers, _text(enters, least=0)]
+        numbers = (_number(lasti, -1), _number(line), _number(end_line, -1))
+        columns = (_number(column, -1, MAX_COLUMN), _number(end_column, -1, MAX_COLUMN))
+        return [name, _text(function, least=0), _number(first), *numbers, *columns, _text(enters, least=0)]
 
 
 # --- what a file may say ---------------------------------------------------------------------
@@ -309,8 +311,8 @@ def number_in(record: Mapping[str, Any], name: str) -> int:
     return value
 
 
-def _number(value: Any, least: int = 0) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or not least <= value < 2**30:
+def _number(value: Any, least: int = 0, most: int = MAX_LINE) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
         raise ValueError("expected a number")
     return value
 

@@ -58,10 +58,11 @@ class Problems:
         if self.number <= MAX_PROBLEMS:
             self.lines.append(line)
 
-    def told(self) -> list[str]:
-        """The lines, and how many more there are."""
-        more = self.number - len(self.lines)
-        return [*self.lines, f"and {more:,} more problems"] if more else list(self.lines)
+    def told(self, since: int = 0) -> list[str]:
+        """The lines, and how many more there are; of those after the first so many."""
+        kept = self.lines[since:]
+        more = self.number - since - len(kept)
+        return [*kept, f"and {more:,} more problems"] if more else kept
 
 
 @final

@@ -133,6 +133,11 @@ class Witnesses:
         _remember(self._bodies, number, (cast("int", old[0]), cast("str", old[1])))
         return number
 
+    def is_level(self, key: str) -> bool:
+        """Whether a class is known as a level of another one."""
+        row = self.db.execute("select json_extract(body, '$[2]') from class where key = ?", (blob_of(key),)).fetchone()
+        return bool(row and row[0])
+
     def item(self, text: str) -> tuple[int, str]:
         """The number that a text has here, and its digest in any store."""
         digest = hashlib.blake2b(text.encode("ascii"), digest_size=16).digest()
@@ -343,9 +348,10 @@ class Assembler:
             name, kind, base, flags, made = told
             if not known:
                 return [text, name, kind if kind in KINDS else "lock", -1, -1, SHOWN_ONLY]
-            if base:
+            if base and not self._of.is_level(base):
                 return [text, name, "", self.lock_class(self._of.class_number(base)), -1, 0]
-            return [text, name, kind, -1, self._points(made), flags]
+            # a level of a level comes of files that contradict each other
+            return [text, name, kind or "lock", -1, self._points(made), flags]
 
         return self._enter("classes", number, row)
 
