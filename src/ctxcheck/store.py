@@ -438,6 +438,8 @@ class _Reading:
             evidence.add_class(_name(item, "key"), _name(item, "name"), _name(item, "kind"))
         for item in _items(graph, "edges"):
             source, target = (evidence.class_number(_name(item, end)) for end in ("from", "to"))
+            if source == target:
+                raise ValueError("edges: an order between a class and itself")
             evidence.add_edge(source, target, _number(item, "count"))
 
 
