@@ -36,7 +36,7 @@ def test_reports_go_to_standard_output_and_words_to_standard_error(ctxcheck: Run
     document = json.loads(result.stdout)
     assert [v["rule"] for v in document["violations"]] == ["CTX001"]
     assert {(e["from"], e["to"]) for e in document["graph"]["edges"]} == {
-        ("__main__:a", "__main__:b"), ("__main__:b", "__main__:a"),
+        ("program:a", "program:b"), ("program:b", "program:a"),
     }  # fmt: skip
     assert (tmp_path / "out.txt").read_text().count("CTX001") == 1
     assert result.stderr.endswith("exit 1\n")

@@ -411,3 +411,21 @@ def test_a_structlog_event_for_programs_that_configure_structlog() -> None:
         [sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True, check=True, timeout=60
     )
     assert result.stdout.strip() == "ctxcheck.violation CTX001 possible ['A', 'B'] CTX001-"
+
+
+def test_what_was_handed_over_is_named_after_the_session_too() -> None:
+    """Which classes are handed over is known while the session runs; its findings are asked for at any time."""
+    a, b = (ctxcheck.Lock(name=f"handed {name}") for name in "ab")
+    with checking() as session:
+        a.acquire()
+        thread = threading.Thread(target=a.release)
+        thread.start()
+        thread.join()
+        with a, b:
+            pass
+        with b, a:
+            pass
+        within = session.violations
+    for violations in (within, session.violations):
+        (message,) = [v.message for v in violations if v.rule == "CTX001"]
+        assert "(unlikely: `handed a` is handed from thread to thread)" in message

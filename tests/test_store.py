@@ -553,3 +553,66 @@ def test_in_a_folder_what_is_no_file_is_left_alone(tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(os.path.relpath(tmp_path / "run.socket.1.jsonl"))
         assert list(datadir.find([str(tmp_path)])) == [file]
+
+
+TABLES: dict[str, Any] = {
+    "files": ["a.py"], "codes": [[0, "f", 1]], "places": [[0, 0, 1, 1, 0, 5, ""]], "traces": [[0]],
+    "owners": [["thread", "t", -1], ["thread", "u", -1]], "origins": [""], "guards": [[]],
+    "classes": [["a", "a", "lock", -1, 0, 0], ["b", "b", "lock", -1, 0, 0]],
+    "edges": [[a, 1 - a, 1, [[a, 0, 0, "with", "with", 0, 0, None]]] for a in (0, 1)],
+}  # fmt: skip
+
+
+def level(key: str, base: int) -> list[Any]:
+    return [key, key, "", base, -1, 0]
+
+
+@pytest.mark.parametrize(
+    ("evil", "judged"),
+    [
+        ([{}], True),
+        ([{"classes": [level("a", 1), level("b", 0)]}], False),
+        ([{"classes": [level("a", 0), *TABLES["classes"][1:]]}], False),
+        ([{"classes": [*(level("c" + "/1" * (900 - i), i + 1) for i in range(900)), TABLES["classes"][0]]}], False),
+        # each of them is fine by itself
+        (
+            [
+                {"classes": [level("c" + "/1" * (i + 1), 1), ["c" + "/1" * i, "c", "lock", -1, 0, 0]]}
+                for i in range(50)
+            ],
+            True,
+        ),
+        ([{"classes": [*TABLES["classes"][1:], ["a", "a", "lock", -1, -1, 4]]}], True),  # no more is known than its key
+        ([{"classes": [*TABLES["classes"][1:], ["a", "a", "lock", -1, -1, 8]]}], True),
+        ([{"owners": [["task", f"t{i}", i + 1] for i in range(2_000)] + [["thread", "x", -1]]}], True),
+        ([{"owners": [["task", "a", 1], ["task", "b", 0]]}], True),
+        ([{"places": [[0, 0, 1, 1, 2**25, 5, ""]]}], False),
+        ([{"places": [[0, 0, -1, 1, 0, 5, ""]]}], False),
+        ([{"places": [[0, 2**30, 2**30, 2**30, 2**20, 2**20, "BEFORE_NOTHING"]]}], True),
+    ],
+)  # fmt: skip
+def test_what_one_file_says_doesnt_keep_the_others_from_being_judged(
+    tmp_path: Path, evil: list[dict[str, Any]], judged: bool
+) -> None:
+    """Tables that refer to each other in circles, numbers that no verdict takes: alone, and beside one that is fine."""
+    good = process(tmp_path, [FORTH, BACK])
+    files: list[str] = []
+    for number, tables in enumerate(evil):
+        path = tmp_path / f"run.evil.{number}.jsonl"
+        records = [
+            {"type": "header", "schema_version": 1, "tool": "ctxcheck", "id": str(number), "owners": "assumed"},
+            {"type": "evidence", "schema_version": 1, "at": {}, **TABLES, **tables},
+        ]
+        path.write_text("".join(json.dumps(record) + "\n" for record in records))
+        files.append(str(path))
+    for some, expected in ((files, judged), ([*files, good], True), ([good, *reversed(files)], True)):
+        with Store() as store:
+            for file in some:
+                store.add(file)
+            before = store.problems.number
+            assert bool(merged.verdict(store)) is expected
+            assert store.problems.number == before
+            store.write(str(tmp_path / "combined.jsonl"))
+        with Store() as store:
+            store.add(str(tmp_path / "combined.jsonl"))
+            assert bool(merged.verdict(store)) is expected

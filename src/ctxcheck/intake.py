@@ -8,8 +8,8 @@ from typing import Any, Final, TypeVar, cast, final
 
 from ctxcheck.engine.sites import MAX_DEPTH
 from ctxcheck.engine.uses import DOUBTS
-from ctxcheck.evidence.format import KINDS, MODES, SCHEMA_VERSION
-from ctxcheck.witnesses import NAMED_ONLY, SHOWN_ONLY, TABLE_NAMES, Witnesses, blob_of, dump
+from ctxcheck.evidence.format import KINDS, MAX_COLUMN, MAX_LINE, MODES, SCHEMA_VERSION
+from ctxcheck.witnesses import NAMED_ONLY, SHOWN_ONLY, TABLE_NAMES, Witnesses, blob_of, dump, remember
 
 #: Characters of a name, a class key or an identity.
 MAX_NAME: Final = 2_000
@@ -118,13 +118,17 @@ class Intake:
             into.flag(self._class(fact), name)
         elif name == "edges":
             a, b, count, witnesses = _list(fact)
-            source, target = self._class(a), self._class(b)
+            classes = self._memo["classes"]
+            source = (type(a) is int and classes.get(a)) or self._class(a)
+            target = (type(b) is int and classes.get(b)) or self._class(b)
             if source == target:
                 raise ValueError("an order between a class and itself")
             head = into.add_edge(source, target, _number(count))
             for witness in _list(witnesses):
                 owner, guards, origin, held_mode, taken_mode, held_at, taken_at, allowed = _list(witness)
-                way = self._way(_mode(held_mode), _mode(taken_mode), _text_or_none(allowed))
+                way = self._ways.get((held_mode, taken_mode, allowed))
+                if way is None:
+                    way = self._way(_mode(held_mode), _mode(taken_mode), _text_or_none(allowed))
                 rows.append(self._witness(head, way, owner, guards, origin, held_at, taken_at))
         elif name == "uses":
             context, c, uses = _list(fact)
@@ -203,11 +207,14 @@ class Intake:
     def _witness(
         self, head: int, way: str, owner: Any, guards: Any, origin: Any, held: Any, taken: Any
     ) -> tuple[Any, ...]:
-        by, who = self._owner(owner)
-        under = self._guards(guards)
-        where, named = self._origin(origin)
-        held_at, first = (0, "") if held is None else self._trace(held)
-        taken_at, second = self._trace(taken)
+        # nearly all of them are known: so the dictionaries are asked here
+        memo = self._memo
+        by, who = (type(owner) is int and memo["owners"].get(owner)) or self._owner(owner)
+        under = (type(guards) is int and memo["guards"].get(guards)) or self._guards(guards)
+        where, named = (type(origin) is int and memo["origins"].get(origin)) or self._origin(origin)
+        traces = memo["traces"]
+        held_at, first = (0, "") if held is None else (type(held) is int and traces.get(held)) or self._trace(held)
+        taken_at, second = (type(taken) is int and traces.get(taken)) or self._trace(taken)
         return (head, way, under, by, f"{second}{first}{named}{who}", where, held_at, taken_at)
 
     # --- the tables -------------------------------------------------------------------
@@ -227,11 +234,24 @@ class Intake:
 
     def _add_class(self, row: Any) -> int:
         key, name, kind, base, made, flags = _list(row)
+        points = self._points(made) if made != -1 else "[]"
+        # processes of one program say the same of their classes
+        same = (key, name, kind, points, flags) if base == -1 and type(flags) is int else None
+        number = self._into.classes_alike.get(same) if same is not None else None
+        if number is None:
+            number = self._add_new_class(row, points)
+            if same is not None:
+                remember(self._into.classes_alike, same, number)
+        return number
+
+    def _add_new_class(self, row: list[Any], points: str) -> int:
+        key, name, kind, base, _, flags = row
         below = ""
         if base != -1:
             below = self._key(base)
-            if below == key:
-                raise ValueError("a class is a level of itself")
+            # a name of its own makes sure that a chain of levels has an end, whatever other files say
+            if not _text(key).startswith(f"{below}/") or _list(self._rows["classes"][_number(base)])[3] != -1:
+                raise ValueError("no level of that class")
             self._class(base)
         elif kind not in KINDS:
             raise ValueError("unknown kind of lock")
@@ -239,7 +259,6 @@ class Intake:
             return self._into.class_number(_text(key))
         if flags & SHOWN_ONLY:
             return self._into.add_class(_text(key), _text(name), _text(kind))
-        points = "[]" if made == -1 else self._points(made)
         return self._into.add_class(
             _text(key), _text(name), "" if below else _text(kind), base=below, flags=_number(flags) & 3, made=points,
             known=1,
@@ -263,7 +282,11 @@ class Intake:
             keys = {self._key(i) for i in _list(row)}
             for i in row:
                 self._class(i)
-            return self._into.item(dump(sorted(keys - self._plural)))[0]
+            alike = tuple(sorted(keys - self._plural))
+            number = self._into.guards_alike.get(alike)
+            if number is None:
+                number = remember(self._into.guards_alike, alike, self._into.item(dump(alike))[0])
+            return number
 
         return self._once("guards", index, make)
 
@@ -283,8 +306,9 @@ class Intake:
         scope, lasti, line, end_line, column, end_column, enters = _list(row)
         file, function, first = _list(self._rows["codes"][_number(scope)])
         name = _text(self._rows["files"][_number(file)], least=0)
-        numbers = [_number(value, -1) for value in (lasti, line, end_line, column, end_column)]
-        return [name, _text(function, least=0), _number(first), *numbers, _text(enters, least=0)]
+        numbers = (_number(lasti, -1), _number(line), _number(end_line, -1))
+        columns = (_number(column, -1, MAX_COLUMN), _number(end_column, -1, MAX_COLUMN))
+        return [name, _text(function, least=0), _number(first), *numbers, *columns, _text(enters, least=0)]
 
 
 # --- what a file may say ---------------------------------------------------------------------
@@ -309,8 +333,8 @@ def number_in(record: Mapping[str, Any], name: str) -> int:
     return value
 
 
-def _number(value: Any, least: int = 0) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or not least <= value < 2**30:
+def _number(value: Any, least: int = 0, most: int = MAX_LINE) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
         raise ValueError("expected a number")
     return value
 
@@ -334,7 +358,6 @@ def _mode(value: Any) -> str:
 def _list(value: Any) -> list[Any]:
     if not isinstance(value, list):
         raise ValueError("expected a list")
-    items = cast("Sequence[Any]", value)
-    if len(items) > MAX_ITEMS:
+    if len(value) > MAX_ITEMS:  # pyright: ignore[reportUnknownArgumentType]
         raise ValueError("too long a list")
-    return [*items]
+    return value  # pyright: ignore[reportUnknownVariableType]

@@ -61,7 +61,7 @@ def verdict(
     """
     found = {v.fingerprint: v for v in store.findings()}
     settled = {v.fingerprint: v for v in _settled(store, owners or store.owners(), root or os.getcwd(), trusted)}
-    whole, judged = store.whole, store.judged()
+    whole, judged = store.whole, store.judged()  # as it is now that all was judged
     for fingerprint, violation in settled.items():
         known = found.get(fingerprint)
         if known is None:
@@ -92,7 +92,12 @@ def _settled(store: Store, owners: Owners, root: str, trusted: bool) -> Iterator
         changed = hidden.changed
         for name in document.get("files", ()):
             hidden.hide_library(name)
-    union = evidence.load([document], file=project)
+    try:
+        union = evidence.load([document], file=project)
+    except evidence.EvidenceError as error:  # files that contradict each other; what each process told is there
+        store.whole = False
+        store.problems.add(f"what all come to together can't be judged: {error}")
+        return
     comments = Acceptance((), bool)
     for finding in union.findings(owners):
         cycle = getattr(finding.facts, "cycle", None)

@@ -58,10 +58,11 @@ class Problems:
         if self.number <= MAX_PROBLEMS:
             self.lines.append(line)
 
-    def told(self) -> list[str]:
-        """The lines, and how many more there are."""
-        more = self.number - len(self.lines)
-        return [*self.lines, f"and {more:,} more problems"] if more else list(self.lines)
+    def told(self, since: int = 0) -> list[str]:
+        """The lines, and how many more there are; of those after the first so many."""
+        kept = self.lines[since:]
+        more = self.number - since - len(kept)
+        return [*kept, f"and {more:,} more problems"] if more else kept
 
 
 @final
@@ -193,9 +194,11 @@ class Store:
     def classes(self) -> Iterator[tuple[str, str, str]]:
         """The lock classes, sorted by key: key, name, kind.  What is only waited for is among them where something
         waits for it with a lock in its hands."""
+        self._index()
         query = (
-            "select key, body from class c where exists (select 1 from edge where target = c.id)"
-            " or coalesce(json_extract(body, '$[1]'), '') not in (select value from json_each(?)) order by key"
+            "select key, body from class c where"
+            " coalesce(json_extract(body, '$[1]'), '') not in (select value from json_each(?))"
+            " or exists (select 1 from edge where target = c.id) order by key"
         )
         for key, body in self._db.execute(query, (_AWAITED,)):
             text = text_of(key)
@@ -204,6 +207,10 @@ class Store:
                 continue
             name, kind, base, *_ = json.loads(body)
             yield text, name, self._kind_of(base) if base else kind
+
+    def _index(self) -> None:
+        """Have the orders by their targets, too: whoever only reads and judges doesn't need that."""
+        self._db.execute("create index if not exists edge_target on edge (target)")
 
     def _kind_of(self, key: str) -> str:
         row = self._db.execute("select json_extract(body, '$[1]') from class where key = ?", (blob_of(key),)).fetchone()
@@ -431,6 +438,8 @@ class _Reading:
             evidence.add_class(_name(item, "key"), _name(item, "name"), _name(item, "kind"))
         for item in _items(graph, "edges"):
             source, target = (evidence.class_number(_name(item, end)) for end in ("from", "to"))
+            if source == target:
+                raise ValueError("edges: an order between a class and itself")
             evidence.add_edge(source, target, _number(item, "count"))
 
 

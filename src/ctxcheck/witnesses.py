@@ -90,6 +90,12 @@ update slot set sort = ?, waiting = ?, owner = ?, origin = ?, began = ?, at = ?,
 where pool = ? and job = ? and timed = ? and sort > ?
 """
 
+_ORDER: Final = """
+insert into edge (source, target, count) values (?, ?, ?)
+on conflict do update set count = max(count, excluded.count) returning id, count
+"""
+
+
 _K = TypeVar("_K")
 _V = TypeVar("_V")
 
@@ -106,6 +112,10 @@ class Witnesses:
         self._numbers: dict[str, int] = {}
         self._bodies: dict[int, tuple[int, str]] = {}
         self._items: dict[bytes, int] = {}
+        #: numbers of classes and of sets of guards by all that files say of them
+        self.classes_alike: dict[tuple[Any, ...], int] = {}
+        self.guards_alike: dict[tuple[str, ...], int] = {}
+        self._edges: dict[tuple[int, int], tuple[int, int]] = {}
 
     def class_number(self, key: str) -> int:
         """The number that a class has here; what it is may be told later."""
@@ -115,7 +125,7 @@ class Witnesses:
             row = self.db.execute("select id from class where key = ?", (blob,)).fetchone()
             if row is None:
                 row = (self.db.execute("insert into class (key) values (?)", (blob,)).lastrowid,)
-            number = _remember(self._numbers, key, cast("int", row[0]))
+            number = remember(self._numbers, key, cast("int", row[0]))
         return number
 
     def add_class(
@@ -130,8 +140,13 @@ class Witnesses:
         if old[1] is None or (-known, new) < (-old[0], old[1]):
             self.db.execute("update class set known = ?, body = ? where id = ?", (known, new, number))
             old = (known, new)
-        _remember(self._bodies, number, (cast("int", old[0]), cast("str", old[1])))
+        remember(self._bodies, number, (cast("int", old[0]), cast("str", old[1])))
         return number
+
+    def is_level(self, key: str) -> bool:
+        """Whether a class is known as a level of another one."""
+        row = self.db.execute("select json_extract(body, '$[2]') from class where key = ?", (blob_of(key),)).fetchone()
+        return bool(row and row[0])
 
     def item(self, text: str) -> tuple[int, str]:
         """The number that a text has here, and its digest in any store."""
@@ -141,21 +156,16 @@ class Witnesses:
             row = self.db.execute("select id from item where digest = ?", (digest,)).fetchone()
             if row is None:
                 row = (self.db.execute("insert into item (digest, text) values (?, ?)", (digest, text)).lastrowid,)
-            number = _remember(self._items, digest, cast("int", row[0]))
+            number = remember(self._items, digest, cast("int", row[0]))
         return number, digest.hex()
 
     def add_edge(self, source: int, target: int, count: int) -> int:
         """Add an order between two classes; of two counts the larger is kept.  Returns its number here."""
-        row = self.db.execute(
-            "select id, count from edge where source = ? and target = ?", (source, target)
-        ).fetchone()
-        if row is None:
-            added = self.db.execute(
-                "insert into edge (source, target, count) values (?, ?, ?)", (source, target, count)
-            )
-            return cast("int", added.lastrowid)
-        if row[1] < count:
-            self.db.execute("update edge set count = ? where id = ?", (count, row[0]))
+        number, known = self._edges.get((source, target), (0, -1))
+        if known >= count:
+            return number
+        row = self.db.execute(_ORDER, (source, target, count)).fetchone()
+        remember(self._edges, (source, target), cast("tuple[int, int]", row))
         return cast("int", row[0])
 
     def spot(self, what: str, lock_class: int, detail: str) -> int:
@@ -343,9 +353,10 @@ class Assembler:
             name, kind, base, flags, made = told
             if not known:
                 return [text, name, kind if kind in KINDS else "lock", -1, -1, SHOWN_ONLY]
-            if base:
+            if base and not self._of.is_level(base):
                 return [text, name, "", self.lock_class(self._of.class_number(base)), -1, 0]
-            return [text, name, kind, -1, self._points(made), flags]
+            # a level of a level comes of files that contradict each other
+            return [text, name, kind or "lock", -1, self._points(made), flags]
 
         return self._enter("classes", number, row)
 
@@ -384,7 +395,8 @@ class Assembler:
         return self._enter("places", tuple(point), row)
 
 
-def _remember(known: dict[_K, _V], key: _K, value: _V) -> _V:
+def remember(known: dict[_K, _V], key: _K, value: _V) -> _V:
+    """Keep what was looked up, unless it is too much: then begin anew."""
     if len(known) >= REMEMBERED:
         known.clear()
     known[key] = value

@@ -302,13 +302,13 @@ def test_declared_in_the_configuration(ctxcheck: Run, tmp_path: Path) -> None:
 strict = true
 leaf = ["stats"]
 [[tool.ctxcheck.order]]
-locks = ["ledger", "__main__:audit", "Audti.lock"]
+locks = ["ledger", "program:audit", "Audti.lock"]
 reason = "the audit trail is the inner one"
 """)
     result = ctxcheck("run", "program.py", code=PROGRAM)
     assert result.returncode == 1
     assert result.stdout.count("error[CTX007]") == 2
-    assert "`ledger` comes before `__main__:audit` ([[tool.ctxcheck.order]] 1): the audit trail is the inner" in (
+    assert "`ledger` comes before `program:audit` ([[tool.ctxcheck.order]] 1): the audit trail is the inner" in (
         " ".join(result.stdout.split())
     )
     assert "`stats` is a leaf" in result.stdout

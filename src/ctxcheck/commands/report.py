@@ -63,11 +63,10 @@ def run(parsed: argparse.Namespace) -> int:
             raise NoDataError(parsed.paths, config.data_dir)
         if parsed.command == "combine":
             _combine(parsed, store, config.data_dir)
-        told = store.problems.told()
+        told = store.problems.number
         violations = _violations(store, config)
-        for line in store.problems.told():
-            if line not in told:
-                say(f"ctxcheck: warning: {line}")
+        for line in store.problems.told(told):
+            say(f"ctxcheck: warning: {line}")
         counts = store.counts()
         graph = _graph(store) if any(output.type.startswith("json") for output in config.output) else {}
         said = _about(store)

@@ -38,6 +38,8 @@ class Cycle:
     reason: Reason = ""
     guard: LockClass | None = None
     counts: tuple[int, ...] = ()
+    #: which of them were handed over, if that is the reason: later it may be known of none any more
+    handed: tuple[LockClass, ...] = ()
 
 
 def never(lock_class: LockClass) -> bool:
@@ -127,8 +129,9 @@ class Grading:
         blocking = [self.ways(pair, timed=False) for pair in pairs]
         counts = tuple(self._evidence[pair].count for pair in pairs)
         fallback = tuple(some[0][0] for some in every)
-        if any(c.handed_over for c in classes):
-            return Cycle(classes, fallback, "unlikely", "handed over", counts=counts)
+        handed = tuple(c for c in classes if c.handed_over)
+        if handed:
+            return Cycle(classes, fallback, "unlikely", "handed over", counts=counts, handed=handed)
         attempts: tuple[tuple[list[list[Way]], bool, bool, Reason], ...] = (
             (blocking, self.distinct, True, ""),
             (blocking, False, True, "one owner"),

@@ -337,7 +337,7 @@ class Usage:
         doubt, pair, guard = best
         classes, pairs = (lock_class,), (pair,)
         if lock_class.handed_over:
-            cycle = Cycle(classes, pairs, "unlikely", "handed over")
+            cycle = Cycle(classes, pairs, "unlikely", "handed over", handed=classes)
         elif pair.doubt:
             cycle = Cycle(classes, pairs, "unlikely", cast("Reason", pair.doubt))
         elif doubt:

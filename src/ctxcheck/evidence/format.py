@@ -11,6 +11,10 @@ from ctxcheck.engine.errors import ConfigError
 
 SCHEMA_VERSION: Final = 1
 
+#: The greatest line and column.
+MAX_LINE: Final = 2**30
+MAX_COLUMN: Final = 2**20
+
 KINDS: Final = {value.name: value for value in vars(classes).values() if isinstance(value, Kind)}
 MODES: Final = {value.name: value for value in vars(classes).values() if isinstance(value, Mode)}
 

@@ -14,12 +14,19 @@ from ctxcheck.engine.slow import Over, Taken
 from ctxcheck.engine.union import Union
 from ctxcheck.engine.uses import DOUBTS, Doubt, Use
 from ctxcheck.engine.waits import Slot
-from ctxcheck.evidence.format import KINDS, MODES, SCHEMA_VERSION, Document, EvidenceError, from_portable
+from ctxcheck.evidence.format import (
+    KINDS,
+    MAX_COLUMN,
+    MAX_LINE,
+    MODES,
+    SCHEMA_VERSION,
+    Document,
+    EvidenceError,
+    from_portable,
+)
 from ctxcheck.evidence.places import Places, Point
 
 _DOUBTS: Final[dict[str, Doubt]] = {doubt: doubt for doubt in DOUBTS}
-_MAX_LINE: Final = 2**30
-_MAX_COLUMN: Final = 2**20
 _MAX_PLACES: Final = 2**16
 
 _T = TypeVar("_T")
@@ -125,20 +132,20 @@ class Reader:
         codes: list[tuple[str, str, int]] = []
         for row in _rows(document, "codes"):
             file, function, first = _list(row)
-            codes.append((_pick(files, file), _text(function), _number(first, 0, _MAX_LINE)))
+            codes.append((_pick(files, file), _text(function), _number(first, 0, MAX_LINE)))
         return codes
 
     def _read_place(self, row: object, codes: list[tuple[str, str, int]]) -> Point:
         scope, lasti, line, end_line, column, end_column, enters = _list(row)
-        code, at = _pick(codes, scope), _number(lasti, -1, _MAX_LINE)
+        code, at = _pick(codes, scope), _number(lasti, -1, MAX_LINE)
         known = self._codes.setdefault(code, {})
         if len(known) >= _MAX_PLACES and at not in known:
-            raise ValueError(f"more than {_MAX_PLACES} places in one function")
+            return code, next(iter(known))  # some place in that function
         known.setdefault(
             at,
             (
-                _number(line, 0, _MAX_LINE), _number(end_line, -1, _MAX_LINE),
-                _number(column, -1, _MAX_COLUMN), _number(end_column, -1, _MAX_COLUMN), _text(enters),
+                _number(line, 0, MAX_LINE), _number(end_line, -1, MAX_LINE),
+                _number(column, -1, MAX_COLUMN), _number(end_column, -1, MAX_COLUMN), _text(enters),
             ),
         )  # fmt: skip
         return code, at
@@ -157,7 +164,7 @@ class Reader:
         else:
             found = LockClass(key, name, KINDS[kind], unstable=bool(_number(flags) & 1))
             found.library = bool(flags & 2)
-            trace, made = _pick(traces, made_at), found
+            trace, made = ([] if made_at == -1 else _pick(traces, made_at)), found
             self._later.append(lambda places: setattr(made, "made_at", places.trace(trace)))
         self._classes[key] = found
         return found

@@ -12,6 +12,7 @@ from __future__ import annotations
 import ast
 import itertools
 import linecache
+import os
 import sys
 import weakref
 from collections.abc import Iterable
@@ -131,9 +132,7 @@ def classify(kind: Kind, name: str | None, *, depth: int = 2) -> tuple[LockClass
         return REGISTRY.get(name, name, kind, trace), None
     code = frame.f_code
     target = _target(code, frame.f_lasti)
-    module = frame.f_globals.get("__name__")
-    if not isinstance(module, str):
-        module = "?"
+    module = module_of(frame.f_globals)
     scope = frame
     while scope.f_code.co_name in _INLINED and scope.f_back is not None:
         scope = scope.f_back
@@ -194,11 +193,58 @@ def _found(
     kind: Kind, module: str, owner: str, what: str, tail: str, trace: Trace, *, unstable: bool = False
 ) -> LockClass:
     path = ".".join(part for part in (owner if owner != "<module>" else "", what) if part) + tail
+    path = path.removeprefix(".") or "<unnamed>"
     key = f"{module}:{path}"
     display = path.replace(".<locals>", "")
-    if not display or display.startswith("#") or (owner == "<module>" and module != "__main__"):
+    if display.startswith(("#", "<")) or (owner == "<module>" and module != import_name(_MAIN[0])):
         display = f"{module}.{display}"
     return REGISTRY.get(key, display, kind, trace, unstable=unstable)
+
+
+#: What a program's own module is called while it runs, and in children that :mod:`multiprocessing` spawns.
+_MAIN: Final = ("__main__", "__mp_main__")
+#: Names of modules that are run, by how they are run: what their spec says, and their file.
+_run_as: Final[dict[tuple[object, object], str]] = {}
+
+
+def module_of(namespace: Any) -> str:
+    """The name of the module with these globals.
+
+    That of a program is the one that it would have if it were imported (``app`` for ``python app.py``, ``pkg.app`` for
+    ``python -m pkg.app`` and ``python pkg/app.py``), so that a lock has one key however its module comes in.
+    """
+    name = namespace.get("__name__")
+    if not isinstance(name, str):
+        return "?"
+    if name not in _MAIN:
+        return name
+    spec = getattr(namespace.get("__spec__"), "name", None)
+    file = namespace.get("__file__")
+    if type(file) is not str:
+        file = None
+    known = _run_as.get((spec, file))
+    if known is None:
+        known = _run_as[spec, file] = _import_name(spec, file)
+    return known
+
+
+def _import_name(spec: object, file: str | None) -> str:
+    if isinstance(spec, str) and spec not in _MAIN:
+        return spec
+    if file is None or file.startswith("<"):
+        return _MAIN[0]
+    folder, base = os.path.split(os.path.abspath(file))
+    name = base.rpartition(".")[0] or base
+    while name.isprintable() and os.path.isfile(os.path.join(folder, "__init__.py")):
+        folder, package = os.path.split(folder)
+        name = f"{package}.{name}"
+    return name
+
+
+def import_name(module: str) -> str:
+    """The name of a module that goes by this one, which may be the program's own: see :func:`module_of`."""
+    main = sys.modules.get(module) if module in _MAIN else None
+    return module_of(vars(main)) if main is not None else module
 
 
 def _maker(frame: FrameType) -> tuple[FrameType, list[str]]:
@@ -282,7 +328,7 @@ def _generated(
     kind: Kind, module: str, me: Any, target: Target, tail: str, trace: Trace
 ) -> tuple[LockClass, Unused | None]:
     """A lock made in a generated ``__init__`` (dataclasses, attrs): its field is found when it is first taken."""
-    owner_module = str(getattr(me.__class__, "__module__", module))
+    owner_module = import_name(str(getattr(me.__class__, "__module__", module)))
     owner = _type_name(me)
     what = f"#{target.ordinal}"
     provisional = _found(kind, owner_module, owner, what, tail, trace, unstable=True)

@@ -8,6 +8,7 @@ from typing import Any, cast
 
 from ctxcheck.engine.classes import REGISTRY, Kind, LockClass
 from ctxcheck.engine.sites import EMPTY, Trace
+from ctxcheck.locks.naming import import_name
 
 #: Under this name an object's ``__dict__`` keeps what it is to the probes.
 KEY = "_ctxcheck"
@@ -43,6 +44,8 @@ def party_of(kind: Kind, function: Any, args: Any = ()) -> LockClass:
         name = f"{owner}.{name.rpartition('.')[2]}"
     code = getattr(function, "__code__", None)
     trace = Trace((code,), (0,)) if code is not None else EMPTY
+    if isinstance(module, str):
+        module = import_name(module)
     return REGISTRY.get(f"{module}:{name}", f"{name.replace('.<locals>', '')}()", kind, trace)
 
 

@@ -445,6 +445,8 @@ class Checks:
             self._imported()
             if not session.config.option.collectonly:
                 self.results.conclude(session)
+            if hasattr(self.config, "workerinput"):
+                self.stop()  # the one who has sent for this worker ends it as soon as it has said what it found
         return outcome
 
     @pytest.hookimpl(trylast=True)

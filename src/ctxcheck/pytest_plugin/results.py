@@ -25,6 +25,7 @@ from ctxcheck.engine.origins import outliving
 from ctxcheck.engine.rules import GRADES
 from ctxcheck.engine.violations import Counts, Violation
 from ctxcheck.locks import naming
+from ctxcheck.pytest_plugin import selected
 from ctxcheck.reports import json as json_report
 from ctxcheck.reports import text
 from ctxcheck.reports.cells import count_of, safe
@@ -75,6 +76,7 @@ class Results:
         self._refused: dict[str, None] = {}
         self._cross: list[tuple[Violation, list[str]]] = []
         self._concluded: bool = False
+        self._whole: bool = False
 
     # --- what comes in --------------------------------------------------------------------
 
@@ -168,6 +170,7 @@ class Results:
             data["counts"] = dataclasses.asdict(Counts())  # what goes on here is the talk with workers
         self._take(data)
         self._concluded = True
+        self._whole = selected.is_whole(session) and not self.missing
         try:
             self._judge()
         except ConfigError as error:
@@ -175,7 +178,7 @@ class Results:
         # what accepted nothing anywhere, nor what all show together
         accepted = {(v.rule, v.allowed_by) for v, _ in self._cross}
         configured = {(a.rule, a.reason, a.where) for a in self._checks.session.allowances if a.used}
-        for allow, used in self._allows.items():
+        for allow, used in self._allows.items() if self._whole else ():
             in_block = allow.kind == "block" and any((rule, allow.reason) in accepted for rule in allow.rules)
             in_file = allow.kind == "configuration" and (*allow.rules, allow.reason, allow.file) in configured
             if not (used or in_block or in_file or self._checks.session.uses_comment(allow)):
@@ -264,7 +267,7 @@ class Results:
 
     def _stale(self) -> list[str]:
         known = self._checks.baseline
-        if known is None:
+        if known is None or not self._whole:
             return []
         entries = map(baseline.describe, known.stale(self.everything()))
         return [f"in the baseline, and no longer found: {entry}" for entry in entries]

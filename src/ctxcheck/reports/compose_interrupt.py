@@ -130,7 +130,7 @@ def _doubt(draft: Draft, hazard: Hazard) -> tuple[str, str]:
     if cycle.reason == "timed":
         return "a wait has a timeout", "a wait has a timeout: it gives up by itself, so this stalls and doesn't hang"
     if cycle.reason == "handed over":
-        names = and_list([draft.quote(c) for c in cycle.classes if c.handed_over])
+        names = and_list([draft.quote(c) for c in cycle.handed])
         return f"{names} is handed from thread to thread", (
             f"{names} was released by another thread than the one that acquired it, so to hold it is no critical "
             "section"

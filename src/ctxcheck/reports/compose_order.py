@@ -319,11 +319,11 @@ def _doubt(draft: Draft, cycle: Cycle, orders: Sequence[_Order]) -> tuple[str, s
             f"the wait {where} has a timeout: it gives up by itself, so this stalls and doesn't hang",
         )
     if cycle.reason == "handed over":
-        handed = [c for c in cycle.classes if c.handed_over]
-        names = and_list([draft.quote(c) for c in handed])
+        names = and_list([draft.quote(c) for c in cycle.handed])
+        is_, was, it = ("is", "was", "it") if len(cycle.handed) == 1 else ("are", "were", "them")
         return (
-            f"{names} {'is' if len(handed) == 1 else 'are'} handed from thread to thread",
-            f"{names} was released by another thread than the one that acquired it, so to hold it is no critical "
+            f"{names} {is_} handed from thread to thread",
+            f"{names} {was} released by another thread than the one that acquired {it}, so to hold {it} is no critical "
             "section",
         )
     return "the evidence speaks against it", "what was seen speaks against a deadlock"
@@ -407,7 +407,7 @@ def _helps(draft: Draft, cycle: Cycle, orders: Sequence[_Order]) -> None:
     if len(orders) == 2:
         draft.help("use one lock for both, if they always protect the same data")
     if cycle.reason == "handed over":
-        handed = and_list([draft.quote(c) for c in cycle.classes if c.handed_over])
+        handed = and_list([draft.quote(c) for c in cycle.handed])
         draft.help(f"use a Semaphore or an Event in place of {handed}, if one thread waits there for another")
 
 

@@ -55,9 +55,12 @@ def code(text: object) -> str:
 def without_scopes(qualname: object) -> str:
     """Return a qualified name without the scopes that only some versions of Python have."""
     text = plain(qualname)
-    for scope in _INLINED:
-        text = text.replace(f".<locals>.{scope}", "")
-    return text
+    if "comp>" not in text:
+        return text
+    parts = [part for part in text.split(".") if part not in _INLINED]
+    while parts and parts[-1] == "<locals>":
+        parts.pop()
+    return ".".join(parts) or "<module>"
 
 
 def function_name(qualname: object) -> str:
