@@ -13,6 +13,7 @@ import socket
 import subprocess
 import sys
 import threading
+import unicodedata
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -23,11 +24,14 @@ from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
 
 import ctxcheck
-from ctxcheck import datadir, datafile, merged
+from ctxcheck import baseline, datadir, datafile, merged
 from ctxcheck.datafile import DataError, DataFile, read
 from ctxcheck.engine.errors import ConfigError
 from ctxcheck.engine.grading import Owners
 from ctxcheck.engine.violations import Violation
+from ctxcheck.reports import graphs
+from ctxcheck.reports.formats import Report, render
+from ctxcheck.reports.json import dumps
 from ctxcheck.session import Session
 from ctxcheck.store import Store
 from tests.reports import findings
@@ -411,16 +415,27 @@ def test_no_bytes_break_it(tmp_path_factory: pytest.TempPathFactory, shards: lis
     check_that_it_is_read(path, folder)
 
 
+def check_that_it_can_be_shown(text: str) -> None:
+    text.encode()
+    for char in {*text} - {"\n", "\u200c", "\u200d"}:
+        assert unicodedata.category(char) not in ("Cc", "Cf", "Cs", "Zl", "Zp"), (char, text)
+
+
 def check_that_it_is_read(path: Path, folder: Path) -> None:
     with Store() as store:
         try:
             store.add(str(path))
-            for violation in merged.verdict(store):
-                assert violation.rule
+            violations = merged.verdict(store)
+            report = Report(violations, store.counts(), graph={}, most=100)
+            for kind in ("text", "concise", "json", "jsonl", "sarif", "github"):
+                check_that_it_can_be_shown(render(kind, report))
+            drawn = graphs.graph(
+                (graphs.Class(*item) for item in store.classes()), (graphs.Order(*edge) for edge in store.edges())
+            )
+            for text in (graphs.dot(drawn), graphs.mermaid(drawn), dumps(graphs.document(drawn))):
+                check_that_it_can_be_shown(text)
+            check_that_it_can_be_shown(baseline.of(violations).dumps())
             store.write(str(folder / "out.jsonl"))
-            list(store.classes())
-            list(store.edges())
-            store.counts()
         except ConfigError as error:
             assert "\n" not in str(error)
         for line in store.problems.told():
