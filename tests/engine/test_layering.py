@@ -70,11 +70,11 @@ ROOMS: dict[str, set[str]] = {
     "scripts": set(),
     "runner": {"scripts", "engine.errors", "engine.raw"},
     "greenlets": set(),
-    "cli": {
-        "adapters", "baseline", "children", "commands", "config", "keys", "datafile", "dumps", "forked", "listing",
-        "runner", "greenlets", "outputs", "selection", "session", "locks", "probes", "reports", "engine", "fastpath",
-        "targets", "unittests",
+    "running": {
+        "adapters", "baseline", "children", "config", "keys", "datafile", "dumps", "forked", "runner", "greenlets",
+        "outputs", "selection", "session", "locks", "probes", "reports", "engine", "fastpath", "targets", "unittests",
     },
+    "cli": {"commands", "config", "engine.errors", "listing", "reports", "runner", "running"},
     "pytest_plugin": {
         "baseline", "config", "keys", "datafile", "evidence", "selection", "session", "locks", "probes", "reports",
         "engine", "fastpath", "greenlets", "imports", "outputs", "adapters", "targets",

@@ -15,8 +15,12 @@ from ctxcheck.engine.sites import PACKAGE_DIR
 
 #: What calls from here is the checker itself: it reads the program's source, and writes its own files.
 _MACHINERY: Final = tuple(
-    PACKAGE_DIR + room for room in ("engine", "reports", "datafile", "session", "dumps", "notices", "cli", "runner")
-)
+    PACKAGE_DIR + room
+    for room in (
+        "engine", "reports", "datafile", "session", "wording", "books", "acceptance", "recorder", "evidence",
+        "baseline", "outputs", "dumps", "notices", "children", "forked", "runner", "running", "cli", "pytest_plugin",
+    )
+)  # fmt: skip
 
 
 def before(call: Blocking) -> None:
