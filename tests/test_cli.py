@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from ctxcheck.datafile import read
+from ctxcheck.records import read
 from tests.conftest import Run
 
 INVERSION = """

@@ -18,8 +18,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from ctxcheck import datafile
-from ctxcheck.datafile import DataError, DataFile, read
+from ctxcheck import datafile, records
+from ctxcheck.datafile import DataFile
+from ctxcheck.records import DataError, read
 
 SRC = str(Path(datafile.__file__).resolve().parent.parent)
 
@@ -33,7 +34,7 @@ def files(folder: Path) -> list[str]:
     return sorted(str(path) for path in folder.glob("run.*.jsonl"))
 
 
-def records(folder: Path) -> list[dict[str, Any]]:
+def on_disk(folder: Path) -> list[dict[str, Any]]:
     """The records of all files, which have to be without a fault."""
     found: list[dict[str, Any]] = []
     for path in files(folder):
@@ -93,7 +94,7 @@ def test_an_existing_file_is_never_overwritten(folder: Path) -> None:
         DataFile(str(folder), []).write({"type": "x", "number": number})
     names = [os.path.basename(path) for path in files(folder)]
     assert sorted(name.partition(f".{os.getpid()}")[2] for name in names) == [".2.jsonl", ".3.jsonl", ".jsonl"]
-    assert sorted(record["number"] for record in records(folder)) == [0, 1, 2]
+    assert sorted(record["number"] for record in on_disk(folder)) == [0, 1, 2]
 
 
 def test_nothing_is_created_before_the_first_record(folder: Path) -> None:
@@ -121,7 +122,7 @@ def test_a_program_that_changes_its_directory_does_not_move_it(folder: Path, mon
     data = DataFile("data", [])
     monkeypatch.chdir("/")
     data.write({"type": "x"})
-    assert records(folder) == [{"type": "x"}]
+    assert on_disk(folder) == [{"type": "x"}]
 
 
 class Unprintable:
@@ -147,7 +148,7 @@ def test_odd_values_are_written(folder: Path, value: object, back: object) -> No
     data = DataFile(str(folder), ["\udc80"])
     data.write({"type": "x", "value": value})
     assert data.error is None
-    assert records(folder) == [{"type": "x", "value": back}]
+    assert on_disk(folder) == [{"type": "x", "value": back}]
 
 
 def test_hopeless_values_are_written_too(folder: Path) -> None:
@@ -162,7 +163,7 @@ def test_hopeless_values_are_written_too(folder: Path) -> None:
     for value in (loop, cycle, deep, Unprintable(), {Unprintable(): math.nan}):
         data.write({"type": "x", "value": value})
     assert data.error is None
-    zeroth, first, second, third, fourth = records(folder)
+    zeroth, first, second, third, fourth = on_disk(folder)
     assert "loop" in zeroth["value"]["loop"]
     assert first["value"][1][0] == 1
     assert isinstance(second["value"], list)
@@ -191,7 +192,7 @@ def test_what_is_written_is_read(tmp_path_factory: pytest.TempPathFactory, value
         data.write(record)
     data.close()
     assert data.error is None
-    assert records(folder) == written
+    assert on_disk(folder) == written
 
 
 # ---- whatever happens to the process
@@ -199,12 +200,12 @@ def test_what_is_written_is_read(tmp_path_factory: pytest.TempPathFactory, value
 
 def test_a_killed_process_loses_nothing(folder: Path) -> None:
     python("for n in range(50): data.write({'type': 'x', 'n': n})\nos.kill(os.getpid(), 9)", folder, -signal.SIGKILL)
-    assert [record["n"] for record in records(folder)] == [*range(50)]
+    assert [record["n"] for record in on_disk(folder)] == [*range(50)]
 
 
 def test_os_exit_loses_nothing(folder: Path) -> None:
     python("data.write({'type': 'x'}); os._exit(3)", folder, 3)
-    assert records(folder) == [{"type": "x"}]
+    assert on_disk(folder) == [{"type": "x"}]
 
 
 def test_a_forked_child_writes_its_own_file(folder: Path) -> None:
@@ -247,7 +248,7 @@ stop.set()
 for t in threads: t.join()
 """
     python(source, folder)
-    assert sorted(record["n"] for record in records(folder) if record["type"] == "child") == [*range(5)]
+    assert sorted(record["n"] for record in on_disk(folder) if record["type"] == "child") == [*range(5)]
 
 
 def test_a_forked_child_that_writes_nothing_has_no_file(folder: Path) -> None:
@@ -255,7 +256,7 @@ def test_a_forked_child_that_writes_nothing_has_no_file(folder: Path) -> None:
         "data.write({'type': 'x'})\nif not os.fork(): data.close(); os._exit(0)\nos.wait()\ndata.write({'type': 'y'})",
         folder,
     )
-    assert [record["type"] for record in records(folder)] == ["x", "y"]
+    assert [record["type"] for record in on_disk(folder)] == ["x", "y"]
     assert len(files(folder)) == 1
 
 
@@ -270,7 +271,7 @@ data.close()
 """
     python(source, folder)
     assert [path.read_text() for path in sorted(folder.glob("mine*"))] == [""] * 20
-    assert sorted(record["type"] for record in records(folder)) == ["after", "before"]
+    assert sorted(record["type"] for record in on_disk(folder)) == ["after", "before"]
 
 
 def test_a_program_that_patches_os_breaks_nothing(folder: Path) -> None:
@@ -283,7 +284,7 @@ data.write({"type": "x"}); data.close()
 data = DataFile(sys.argv[1], []); data.write({"type": "x"})
 """
     python(source, folder)
-    assert records(folder) == [{"type": "x"}] * 3
+    assert on_disk(folder) == [{"type": "x"}] * 3
     assert len(files(folder)) == 2
 
 
@@ -297,7 +298,7 @@ sys.modules["late"] = Late("module")
 del data, Late
 """
     python(source, folder)
-    assert {"type": "late", "name": "global"} in records(folder)
+    assert {"type": "late", "name": "global"} in on_disk(folder)
 
 
 def test_a_handler_in_the_middle_of_the_first_write_writes_too(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -318,7 +319,7 @@ def test_a_handler_in_the_middle_of_the_first_write_writes_too(folder: Path, mon
         monkeypatch.undo()
         data.write({"type": "later"})
         data.close()
-        found = [record["type"] for record in records(folder / step)]
+        found = [record["type"] for record in on_disk(folder / step)]
         assert sorted(found) == ["inner", "inner", "later", "outer"], step
         assert found[-1] == "later"
         assert len(files(folder / step)) == 1
@@ -351,7 +352,7 @@ def test_threads_that_begin_together_share_one_file(folder: Path, monkeypatch: p
     data.close()
     assert data.error is None
     assert files(folder) == [data.path]
-    found = records(folder)
+    found = on_disk(folder)
     assert len(found) == 400
     for number in range(8):
         assert [record["n"] for record in found if record["thread"] == number] == [*range(50)]
@@ -364,12 +365,12 @@ def test_after_close_records_are_dropped(folder: Path) -> None:
     data.close()
     data.write({"type": "y"})
     assert data.error is None
-    assert records(folder) == [{"type": "x"}]
+    assert on_disk(folder) == [{"type": "x"}]
 
 
 def test_neither_does_a_child_that_was_forked_after_it(folder: Path) -> None:
     python("data.write({'type': 'x'}); data.close()\nif os.fork(): os.wait()\nelse: data.write({'type': 'y'})", folder)
-    assert records(folder) == [{"type": "x"}]
+    assert on_disk(folder) == [{"type": "x"}]
 
 
 def test_a_file_that_is_cut_goes_on_at_its_end(folder: Path) -> None:
@@ -459,7 +460,7 @@ limit(resource.RLIM_INFINITY)
 data.write({{"type": "second"}})
 """
     python(source, folder)
-    types = [record["type"] for record in records(folder)]
+    types = [record["type"] for record in on_disk(folder)]
     assert (types[0], types[-1], {*types[1:-1]}) == ("first", "second", {"small"})
     assert 2 < len(types) < 20
 
@@ -473,7 +474,7 @@ limit(resource.RLIM_INFINITY)
 for number in range(8): data.write({{"type": "later"}})
 """
     python(source, folder)
-    assert {record["type"] for record in records(folder)} == {"later"}
+    assert {record["type"] for record in on_disk(folder)} == {"later"}
 
 
 def test_a_program_gets_the_descriptors_that_it_would_have_without_us(folder: Path) -> None:
@@ -491,7 +492,7 @@ data._begin(); data.write({"type": "z"})
 assert data.error is None, data.error
 """
     python(source, folder)
-    assert sorted(record["type"] for record in records(folder)) == ["x", "y", "z"]
+    assert sorted(record["type"] for record in on_disk(folder)) == ["x", "y", "z"]
 
 
 def test_with_no_descriptor_left_a_standard_stream_isnt_taken(folder: Path) -> None:
@@ -508,7 +509,7 @@ os.closerange(3, 10)
 for number in range(3): data.write({"type": "found"})
 """
     python(source, folder)
-    assert {record["type"] for record in records(folder)} == {"found"}
+    assert {record["type"] for record in on_disk(folder)} == {"found"}
 
 
 @pytest.mark.skipif(not hasattr(os, "getuid") or os.getuid() != 0, reason="only root may change its root directory")
@@ -617,7 +618,7 @@ def test_many_damaged_lines_are_counted(path: str) -> None:
 
 
 def test_a_file_of_damage_is_not_read_to_its_end(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(datafile, "MAX_DAMAGED", 3)
+    monkeypatch.setattr(records, "MAX_DAMAGED", 3)
     _, found, problems = read(put(path, HEADER + b'x\n{"type": "a"}\n' * 10))
     assert len(found) == 3
     assert len(problems) == 5
@@ -625,7 +626,7 @@ def test_a_file_of_damage_is_not_read_to_its_end(path: str, monkeypatch: pytest.
 
 
 def test_lines_are_bounded_blank_ones_too(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(datafile, "MAX_LINES", 5)
+    monkeypatch.setattr(records, "MAX_LINES", 5)
     _, found, problems = read(put(path, HEADER + b'\n\n{"type": "a"}\n\n\n{"type": "b"}\n'))
     assert found == [{"type": "a"}]
     assert problems == ["line 6: nothing is read beyond 5 lines"]
@@ -633,7 +634,7 @@ def test_lines_are_bounded_blank_ones_too(path: str, monkeypatch: pytest.MonkeyP
 
 @pytest.mark.parametrize("part", [b"[],", b"{},", b'"",', b'{"":[]},'])
 def test_a_line_of_many_parts_would_take_far_more_memory_than_text(path: str, part: bytes) -> None:
-    line = b'{"type": "a", "x": [' + part * datafile.MAX_PARTS + b"0]}\n"
+    line = b'{"type": "a", "x": [' + part * records.MAX_PARTS + b"0]}\n"
     _, found, problems = read(put(path, HEADER + line + b'{"type": "b"}\n'))
     assert found == [{"type": "b"}]
     assert problems == ["line 2: more than 1,000,000 parts"]

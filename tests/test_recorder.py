@@ -13,7 +13,8 @@ import pytest
 
 import ctxcheck
 from ctxcheck import fastpath, merged
-from ctxcheck.datafile import DataFile, read
+from ctxcheck.datafile import DataFile
+from ctxcheck.records import read
 from ctxcheck.session import Session
 from ctxcheck.store import Store
 

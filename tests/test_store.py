@@ -24,11 +24,12 @@ from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
 
 import ctxcheck
-from ctxcheck import baseline, datadir, datafile, merged
-from ctxcheck.datafile import DataError, DataFile, read
+from ctxcheck import baseline, datadir, merged, records
+from ctxcheck.datafile import DataFile
 from ctxcheck.engine.errors import ConfigError
 from ctxcheck.engine.grading import Owners
 from ctxcheck.engine.violations import Violation
+from ctxcheck.records import DataError, read
 from ctxcheck.reports import graphs
 from ctxcheck.reports.formats import Report, render
 from ctxcheck.reports.json import dumps
@@ -534,7 +535,7 @@ def test_reading_a_combined_file_has_no_bound_that_a_run_has(tmp_path: Path, sha
     every = combined(tmp_path / "combined.jsonl", shards)
     _, _, problems = read(str(tmp_path / "combined.jsonl"), max_file=len(every) // 2)
     assert problems == []
-    assert datafile.MAX_COMBINED > datafile.MAX_FILE
+    assert records.MAX_COMBINED > records.MAX_FILE
 
 
 @pytest.mark.parametrize("rule", ["CTX001", "CTX004", "CTX006"])

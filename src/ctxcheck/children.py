@@ -192,7 +192,7 @@ def together(
 
     Children that are still running count with what they have written.
     """
-    from ctxcheck import datadir, datafile, merged
+    from ctxcheck import datadir, merged, records
     from ctxcheck.store import Store
 
     children = 0
@@ -200,12 +200,12 @@ def together(
     with Store() as store:
         for path in datadir.find([data.directory]) if os.path.isdir(data.directory) else ():
             try:
-                header = datafile.header_of(path)
+                header = records.header_of(path)
                 if header is None or header.get("run") != data.run:
                     continue
                 store.add(path)
                 children += header.get("pid") != os.getpid()
-            except datafile.DataError as error:
+            except records.DataError as error:
                 problems.append(str(error))
         if not children:
             return own, 0, problems

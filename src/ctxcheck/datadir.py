@@ -9,7 +9,7 @@ import stat
 from collections.abc import Iterable, Iterator
 from typing import Final
 
-from ctxcheck.datafile import DataError
+from ctxcheck.records import DataError
 
 #: What ``ctxcheck combine`` writes where no other file is named.
 COMBINED: Final = "combined.jsonl"

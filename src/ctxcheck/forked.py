@@ -10,7 +10,7 @@ import os
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
-from ctxcheck import datafile
+from ctxcheck import records
 from ctxcheck.engine.rules import GRADES
 from ctxcheck.engine.violations import Violation
 from ctxcheck.reports import json
@@ -38,23 +38,23 @@ def collect(directory: str, run: str, pid: int) -> tuple[list[Child], list[str]]
     problems: list[str] = []
     for path in sorted(glob.glob(os.path.join(glob.escape(directory), "run.*.jsonl"))):
         try:
-            header = datafile.header_of(path)
+            header = records.header_of(path)
             if header is None or header.get("run") != run or header.get("pid") == pid:
                 continue
-            _, records, wrong = datafile.read(path)
-        except datafile.DataError as error:
+            _, found, wrong = records.read(path)
+        except records.DataError as error:
             problems.append(str(error))
             continue
-        child = Child(int(header.get("pid") or 0), _violations(records, wrong))
+        child = Child(int(header.get("pid") or 0), _violations(found, wrong))
         children.append(child)
         problems += [f"{os.path.basename(path)}: {line}: skipped" for line in wrong]
     return sorted(children, key=lambda child: child.pid), problems
 
 
-def _violations(records: Iterable[dict[str, Any]], wrong: list[str]) -> list[Violation]:
+def _violations(lines: Iterable[dict[str, Any]], wrong: list[str]) -> list[Violation]:
     """What a file comes to: of what was written more than once the last, without what was withdrawn."""
     found: dict[str, Violation] = {}
-    for record in records:
+    for record in lines:
         if record["type"] == "violation":
             try:
                 violation = json.violation_from_dict(record.get("violation"))

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, cast, final
 
-from ctxcheck import datafile
+from ctxcheck import datafile, records
 from ctxcheck.engine.errors import ConfigError
 from ctxcheck.engine.grading import Owners
 from ctxcheck.engine.rules import GRADES
@@ -112,7 +112,7 @@ class Store:
         first, more = "", 0
         self._db.execute("begin")
         try:
-            for number, record, problem in datafile.scan(path):
+            for number, record, problem in records.scan(path):
                 if record is not None:
                     try:
                         reading.take(record)

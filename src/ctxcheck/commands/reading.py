@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from ctxcheck import datadir
 from ctxcheck.commands.parsing import say
-from ctxcheck.datafile import DataError
+from ctxcheck.records import DataError
 from ctxcheck.store import Store
 
 

@@ -17,7 +17,7 @@ from ctxcheck.engine.sites import PACKAGE_DIR
 _MACHINERY: Final = tuple(
     PACKAGE_DIR + room
     for room in (
-        "engine", "reports", "datafile", "session", "wording", "books", "acceptance", "recorder", "evidence",
+        "engine", "reports", "datafile", "records", "session", "wording", "books", "acceptance", "recorder", "evidence",
         "baseline", "outputs", "dumps", "notices", "children", "forked", "runner", "running", "cli", "pytest_plugin",
     )
 )  # fmt: skip
