@@ -412,13 +412,33 @@ def test_pools_are_told_apart() -> None:
     assert found(session) == []
 
 
-def test_a_single_worker_does_the_jobs_before_first() -> None:
+@pytest.mark.parametrize("first", ["taker", "other"])
+def test_a_single_worker_does_the_jobs_before_first(first: str) -> None:
     with ctxcheck.checking() as session, ThreadPoolExecutor(1) as pool:
         lock = threading.Lock()
-        pool.submit(take, lock).result()
+        if first == "taker":
+            pool.submit(take, lock).result()
         with lock:
             pool.submit(int).result()
+        if first == "other":
+            pool.submit(take, lock).result()
     assert found(session) == POSSIBLE
+
+
+def test_a_single_worker_with_one_job_is_told_of_once() -> None:
+    lock = threading.Lock()
+
+    def work(takes: bool) -> None:
+        if takes:
+            take(lock)
+
+    with ctxcheck.checking() as session, ThreadPoolExecutor(1) as pool:
+        lock = threading.Lock()
+        pool.submit(work, True).result()
+        with lock:
+            pool.submit(work, False).result()
+    assert found(session) == POSSIBLE
+    assert "work()" in session.violations[0].message
 
 
 @pytest.mark.parametrize(("owners", "grade"), [("assumed", "possible"), ("observed", "unlikely")])

@@ -76,6 +76,14 @@ def pytest_collection_modifyitems(items):
 """
 
 
+#: Nobody else's plugins, where pytest loads all that are there.
+QUIET = [
+    word
+    for name in ("anyio", "asyncio", "pytest_cov", "randomly", "rerunfailures", "timeout", "xdist")
+    for word in ("-p", f"no:{name}")
+]
+
+
 class Outcome(NamedTuple):
     """How a run ended: its status, each test's outcome, the rules and fingerprints that were found, all of the output.
     """

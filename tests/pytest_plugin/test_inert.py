@@ -7,14 +7,7 @@ import sys
 
 import pytest
 
-from tests.pytest_plugin.conftest import BOTH, Suite
-
-#: No terminal, and nobody else's plugins.
-QUIET = [
-    word
-    for name in ("terminal", "anyio", "asyncio", "pytest_cov", "randomly", "rerunfailures", "timeout", "xdist")
-    for word in ("-p", f"no:{name}")
-]
+from tests.pytest_plugin.conftest import BOTH, QUIET, Suite
 
 PROBE = """
 import sys, threading, _thread
@@ -123,7 +116,7 @@ def test_the_options_have_a_group_and_the_markers_a_line(suite: Suite) -> None:
 
 def test_it_is_found_by_its_entry_point(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
     pytester.makepyfile(test_it="def test_it(): pass")
-    done = pytester.run(sys.executable, "-m", "pytest", *QUIET[2:], "--ctxcheck")
+    done = pytester.run(sys.executable, "-m", "pytest", *QUIET, "--ctxcheck")
     assert "ctxcheck: mode=record" in done.stdout.str()
 
 
@@ -140,7 +133,7 @@ def test_a_run_that_imported_it_first_is_no_reason_to_warn(pytester: pytest.Pyte
 def test_collect_only_and_no_terminal(suite: Suite, pytester: pytest.Pytester) -> None:
     suite.write(test_it=BOTH)
     assert suite.run("--collect-only", "-q").status == 0
-    quiet = pytester.runpytest_subprocess(*QUIET, "--ctxcheck")
+    quiet = pytester.runpytest_subprocess("-p", "no:terminal", *QUIET, "--ctxcheck")
     assert quiet.ret == 1
     assert not quiet.stdout.str()
 

@@ -29,7 +29,7 @@ from ctxcheck.engine.nesting import NestEvent
 from ctxcheck.engine.owner import Node, Owner, OwnerState
 from ctxcheck.engine.raw import allocate_lock, get_ident
 from ctxcheck.engine.sites import Trace
-from ctxcheck.engine.verdict import Verdict, best_cycle, components, judge
+from ctxcheck.engine.verdict import Verdict, best_cycle, components, is_of_one_job, judge
 from ctxcheck.engine.waits import is_wait
 
 if TYPE_CHECKING:
@@ -251,6 +251,8 @@ class Orders:
             successors=successors,
             joins=ledger.nesting.joins,
         )
+        if cycle is not None and is_wait(cycle.classes) and is_of_one_job(cycle.classes, successors):
+            return None
         self._told_at_once += cycle is not None
         return cycle
 

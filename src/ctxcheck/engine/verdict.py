@@ -14,11 +14,11 @@ which of them are told.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final, final
 
-from ctxcheck.engine.classes import LockClass
+from ctxcheck.engine.classes import JOB, POOL, LockClass
 from ctxcheck.engine.grading import Cycle, Grading, Owners, by_key, canonical, edges_of, never
 from ctxcheck.engine.graph import Edge, Evidence
 from ctxcheck.engine.search import MAX_WORK, Search, only_waits
@@ -76,6 +76,9 @@ def judge(
             waits = [e for e in edges_of(classes) if e[0].kind.awaited or e[1].kind.awaited]
             if waits and covered.issuperset(waits):
                 continue  # a detour through one more lock is no news of a wait that is told of
+            if waits and is_of_one_job(classes, search.edges):
+                covered.update(edges_of(classes))
+                continue
             if find == search.shortest and search.says_no_more(classes, told):
                 covered.update(edges_of(classes))
             elif len(verdict.cycles) >= MAX_CYCLES:
@@ -88,6 +91,16 @@ def judge(
                 verdict.cycles.append(cycle)
     verdict.cut = len(search.cut)
     return verdict
+
+
+def is_of_one_job(classes: tuple[LockClass, ...], after: Mapping[LockClass, Collection[LockClass]]) -> bool:
+    """Whether a cycle goes through a pool, and one of its jobs makes the same cycle: who waits for a job of a pool
+    with one worker waits for both, and that it is this job says more.  ``after`` is where edges lead to."""
+    edges = edges_of(classes)
+    return any(
+        target.kind is POOL and any(job.kind is JOB and end in after.get(job, ()) for job in after[source])
+        for (source, target), (_, end) in zip(edges, (*edges[1:], edges[0]), strict=True)
+    )
 
 
 def best_cycle(

@@ -27,23 +27,20 @@ MAX_LEFT: Final = 1_000
 
 
 class _Pool:
-    """What is known of one executor: its class, its number of workers, what runs in it, whether it was shut down and
-    waited for, which of its jobs have waited for later ones of its own, and which aren't known to be done (None: too
-    many)."""
+    """What is known of one executor: its class, its number of workers, whether it was shut down and waited for, which
+    of its jobs have waited for later ones of its own, and which aren't known to be done (None: too many)."""
 
-    __slots__ = ("jobs", "joined", "left", "lock_class", "nested", "workers")
+    __slots__ = ("joined", "left", "lock_class", "nested", "workers")
 
     def __init__(self, lock_class: LockClass, workers: int) -> None:
         self.lock_class: LockClass = lock_class
         self.workers: int = workers
         self.joined: bool = False
-        self.jobs: set[LockClass] = set()
         self.nested: set[int] = set()
         self.left: set[int] | None = set()
 
     def takes(self, job: _Job) -> None:
         """A job is submitted."""
-        self.jobs.add(job.lock_class)
         job.pool = self
         if self.left is not None:
             self.left.add(job.serial)
@@ -109,8 +106,8 @@ def _await(future: Any, what: str, timeout: Any, *, raises: bool) -> None:
     if mine is not None and mine.pool is pool:
         if mine.serial < job.serial:
             _nested(pool, mine, job, timed and not fails)
-    elif pool.workers == 1 and len(pool.jobs) > 1:
-        # its turn comes when the jobs before it are done
+    elif pool.workers == 1:
+        # its turn comes when the jobs before it are done; what those may be isn't known before the end
         before_wait(pool.lock_class, what, timed=timed, fails=fails)
 
 

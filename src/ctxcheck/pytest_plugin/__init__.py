@@ -129,7 +129,16 @@ def pytest_report_header(config: pytest.Config) -> str | None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """The markers are known also where nothing is checked."""
+    """The markers are known also where nothing is checked.
+
+    Raises:
+        pytest.UsageError: something is to be checked, and a conftest is loaded: what it has imported isn't seen.
+    """
+    if wanted(config, config.option) and not config.pluginmanager.hasplugin(RUN):
+        raise pytest.UsageError(
+            "ctxcheck comes too late to check the run: a conftest names it in pytest_plugins; "
+            "use -p ctxcheck.pytest_plugin"
+        )
     for marker in _MARKERS:
         config.addinivalue_line("markers", marker)
 

@@ -52,6 +52,11 @@ _RUNNERS: Final = (
     "_hypothesis_*",
 )  # fmt: skip
 
+#: What the markers of a test ask for, and what is wrong with them.  Not by its name: tests outside of pytest's root
+#: folder, or of other people's collectors, may share one.
+_WISHES: Final = pytest.StashKey[Wishes]()
+_MISTAKE: Final = pytest.StashKey[str]()
+
 
 class _Test:
     """What is known of the test that runs now."""
@@ -98,8 +103,6 @@ class Checks:
             at_once=self._say_at_once,
             known=self.baseline.known if self.baseline is not None else None,
         )
-        self._wishes: dict[str, Wishes] = {}
-        self._mistaken: dict[str, str] = {}
         self._test: _Test | None = None
         #: fixtures of wider scopes that are being set up or torn down
         self.spans: int = 0
@@ -225,12 +228,12 @@ class Checks:
         """A marker that isn't understood is a mistake to be told before anything runs."""
         for item in items:
             try:
-                self._wishes[item.nodeid] = wishes_of(item)
+                item.stash[_WISHES] = wishes_of(item)
             except pytest.UsageError as error:
                 if not hasattr(self.config, "workerinput"):
                     raise
                 # the process that reports has no items, and one of xdist's workers can't tell it more than a test can
-                self._mistaken[item.nodeid] = str(error)
+                item.stash[_MISTAKE] = str(error)
 
     @pytest.hookimpl(trylast=True)
     def pytest_collection_finish(self) -> None:
@@ -246,8 +249,8 @@ class Checks:
         """The test begins."""
         if self.refused:
             self._exit()  # the test before may have caught it
-        if item.nodeid in self._mistaken:
-            pytest.fail(self._mistaken[item.nodeid], pytrace=False)
+        if mistake := item.stash.get(_MISTAKE, ""):
+            pytest.fail(mistake, pytrace=False)
         self._begin(item)
         return (yield from self._watch(item, "setup"))
 
@@ -285,7 +288,7 @@ class Checks:
         return outcome
 
     def _begin(self, item: pytest.Item) -> None:
-        wishes = self._wishes.get(item.nodeid) or wishes_of(item)
+        wishes = item.stash.get(_WISHES, None) or wishes_of(item)
         phase = self.session.engine.origins.begin(self.state(), item.nodeid, self._fixtures_of(item))
         self._test = _Test(phase, wishes)
         for allowance in wishes.allow:

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
@@ -82,8 +83,15 @@ class Results:
 
     def add_test(self, nodeid: str, violations: list[Violation], expected: Iterable[str] = ()) -> None:
         """A test is over."""
-        if violations:
-            self.found[nodeid] = [v.replace(tests=(nodeid,)) for v in violations]
+        for violation in violations:
+            # it may have run before, or another one of this name: what nobody accepts counts
+            known = self.found.setdefault(nodeid, [])
+            same = next((v for v in known if v.fingerprint == violation.fingerprint), None)
+            if same is not None and (same.allowed_by is not None or violation.allowed_by is None):
+                known.remove(same)
+                same = None
+            if same is None:
+                known.append(violation.replace(tests=(nodeid,)))
         for violation in violations:
             self._note_told(violation.rule, violation.keys, GRADES.index(violation.grade))
         for fingerprint in expected:
@@ -338,11 +346,17 @@ class Results:
             terminal.write_line(shape(violation, color=bool(terminal.hasmarkup)))
             if title == MILD:
                 terminal.write_line(f"  seen in: {in_short(origins)}")
-            elif line := reproduce(origins):
+            elif line := reproduce(origins, self._from_here):
                 terminal.write_line(f"  reproduce: {line}")
             terminal.write_line("")
         if len(shown) > limit:
             terminal.write_line(f"ctxcheck: {len(shown) - limit} more not shown; raise max-reports")
+
+    def _from_here(self, nodeid: str) -> str:
+        """A test's name as it is called from the working directory; tests are named from pytest's root folder."""
+        path, colons, rest = nodeid.partition("::")
+        config = self._checks.config
+        return os.path.relpath(config.rootpath / path, config.invocation_params.dir) + colons + rest
 
     def _mild(self) -> list[tuple[Violation, list[str]]]:
         """What tests have shown that failed none of them (a mark may expect it), neither accepted nor known before."""
@@ -456,7 +470,8 @@ def _tests(origins: Iterable[str]) -> list[str]:
     return [name for name in named if not name.startswith("<")]  # else it is a fixture, say
 
 
-def reproduce(origins: Iterable[str]) -> str:
-    """The command that runs just the tests that a finding was made of; empty if there are none."""
-    tests = _tests(origins)
+def reproduce(origins: Iterable[str], from_here: Callable[[str], str]) -> str:
+    """The command that runs just the tests that a finding was made of; empty if there are none.  ``from_here`` gives
+    a test's name as it is called from the working directory."""
+    tests = [from_here(test) for test in _tests(origins)]
     return " ".join(["pytest --ctxcheck", *(f'"{test}"' for test in tests)]) if tests else ""

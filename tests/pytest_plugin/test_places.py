@@ -1,0 +1,78 @@
+"""Where pytest is started from, what the plugin is called by, and what tests are called."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from tests.pytest_plugin.conftest import APART, BOTH, QUIET, Suite
+
+NAMED = "ctxcheck.pytest_plugin"
+
+
+@pytest.mark.parametrize("way", ["entry", "option", "variable", "conftest", "none"])
+@pytest.mark.parametrize("loads", [True, False])
+def test_the_plugin_goes_by_any_of_its_names(pytester: pytest.Pytester, suite: Suite, way: str, loads: bool) -> None:
+    suite.write(test_it=BOTH)
+    if way == "conftest":
+        suite.write(conftest=f"pytest_plugins = [{NAMED!r}]")
+    args = {"entry": ["-p", "ctxcheck"], "option": ["-p", NAMED]}.get(way, [])
+    env = {"PYTEST_PLUGINS": NAMED} if way == "variable" else {}
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in env.items():
+            patch.setenv(name, value)
+        if not loads:
+            patch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
+        done = pytester.runpytest_subprocess(*(QUIET if loads else []), *args, "--ctxcheck")
+    text = done.stdout.str() + done.stderr.str()
+    if loads or way in ("entry", "option", "variable"):
+        assert done.ret == 1, text
+        assert text.count("ctxcheck: 1 violation (1 CTX001)") == 1
+    elif way == "conftest":  # by then it has imported what it has imported
+        assert done.ret == 4
+        assert [line for line in text.splitlines() if line] == [
+            f"ERROR: ctxcheck comes too late to check the run: a conftest names it in pytest_plugins; use -p {NAMED}"
+        ]
+    else:
+        assert "unrecognized arguments: --ctxcheck" in text
+
+
+def test_a_plugin_that_is_turned_off_is_off(pytester: pytest.Pytester, suite: Suite) -> None:
+    suite.write(test_it=BOTH)
+    for name in ("ctxcheck", NAMED):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("CTXCHECK", "1")
+            done = pytester.runpytest_subprocess(*QUIET, "-p", f"no:{name}")
+        assert done.ret == 0
+        assert "ctxcheck:" not in done.stdout.str()
+
+
+def test_tests_of_one_name_are_two_tests(suite: Suite) -> None:
+    """Those outside of pytest's root folder are called by the last part of their path."""
+    marked = '@pytest.mark.ctxcheck(allow=["CTX001"], reason="known")\ndef test_both():'
+    root = suite.path / "root"
+    for name, text in {"one": "import pytest\n" + BOTH.replace("def test_both():", marked), "other": BOTH}.items():
+        (suite.path / name).mkdir()
+        (suite.path / name / "__init__.py").touch()
+        (suite.path / name / "test_same.py").write_text(text)
+    root.mkdir()
+    (root / "pytest.ini").write_text(f"[pytest]\npythonpath = {suite.path}\n")
+    for order in (("one", "other"), ("other", "one")):
+        done = suite.run("-c", str(root / "pytest.ini"), *order)
+        assert done.status == 1
+        assert "3 passed" in done.text
+        assert "1 failed" in done.text
+        assert "ctxcheck: 1 violation (1 CTX001)" in done.text
+
+
+def test_what_reproduces_a_finding_does_so_from_here(suite: Suite, monkeypatch: pytest.MonkeyPatch) -> None:
+    suite.write(conftest="")
+    (suite.path / "pytest.ini").write_text("[pytest]\npythonpath = .\n")
+    below = suite.path / "tests" / "below"
+    below.mkdir(parents=True)
+    (below / "test_apart.py").write_text(APART)
+    for folder, name in ((suite.path, os.path.join("tests", "below", "test_apart.py")), (below, "test_apart.py")):
+        monkeypatch.chdir(folder)
+        done = suite.run()
+        assert f'reproduce: pytest --ctxcheck "{name}::test_here" "{name}::test_there"' in done.text
