@@ -80,7 +80,6 @@ ROOMS: dict[str, set[str]] = {
         "baseline", "config", "keys", "datafile", "evidence", "selection", "session", "locks", "probes", "reports",
         "engine", "fastpath", "greenlets", "imports", "outputs", "adapters", "targets",
     },
-    "pytest_entry": {"pytest_plugin"},
     "__main__": {"cli"},
 }
 #: Packages that may be imported from outside the standard library, and by whom.

@@ -9,7 +9,8 @@ What tests show together is told at the end, and fails the session: see :mod:`~c
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, cast
+import sys
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import pytest
 
@@ -21,11 +22,26 @@ if TYPE_CHECKING:
 #: The name that the running plugin is registered under.
 RUN = "ctxcheck-run"
 
+#: The names that pytest may know this module by: its entry point's, and its own (``-p``, ``pytest_plugins``).
+_NAMES: Final = ("ctxcheck", __name__)
+
 _MARKERS = (
     "ctxcheck(mode=None, allow=(), reason=None, isolated=False): how ctxcheck checks this test: its mode, rules that "
     "are accepted in it and why, whether its orders count for this test only",
     "no_ctxcheck(reason=None): don't check locks in this test",
 )
+
+
+def pytest_plugin_registered(plugin: object, manager: pytest.PytestPluginManager) -> None:
+    """This module is registered: who asks for it by its other name has it, since pytest refuses it a second time; who
+    has turned that name off (``-p no:...``) has turned it off."""
+    if plugin is sys.modules[__name__]:
+        name = manager.get_name(plugin)
+        others = [other for other in _NAMES if other != name]
+        if any(map(manager.is_blocked, others)):
+            manager.unregister(plugin)
+        for other in others:
+            manager.set_blocked(other)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
