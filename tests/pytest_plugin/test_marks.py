@@ -151,12 +151,17 @@ def test_allows_of_the_configuration_and_of_lines(suite: Suite) -> None:
         "        with b.lock:\n            pass\n\ndef second",
         "        with b.lock:  # ctxcheck: allow[CTX303] no reason\n            pass\n\ndef second",
     ))  # fmt: skip
+    part = suite.run("-k", "one or elsewhere", "--ctxcheck-strict")
+    assert part.status == 0
+    assert "accepted nothing" not in part.text, "a part of the suite says nothing of the rest"
+    with (suite.path / "pyproject.toml").open("a") as file:
+        file.write("[tool.pytest.ini_options]\naddopts = \"-k 'one or elsewhere'\"\n")
     for args in ((), ("-n2",)):
-        done = suite.run("-k", "one or elsewhere", *args, plugins=("xdist",) if args else ())
+        done = suite.run(*args, plugins=("xdist",) if args else ())
         assert done.status == 0
         assert "pyproject.toml: an allow of CTX001 accepted nothing: 'they never meet'" in done.text
         assert "bank.py:17: an allow of CTX303 accepted nothing: 'no reason'" in done.text
-    assert suite.run("-k", "one", "--ctxcheck-strict").status == 1
+    assert suite.run("--ctxcheck-strict").status == 1
 
 
 def test_on_github_lines_are_annotated(suite: Suite) -> None:
