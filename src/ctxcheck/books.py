@@ -6,7 +6,7 @@ all that was seen makes of it later takes its place.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final, Protocol, final
 
 from ctxcheck.engine.findings import Finding, InterruptFacts, OrderFacts, SlotFacts, SlowFacts
@@ -178,6 +178,19 @@ class Books:
                 self._write_found(violation, origin)
                 if known is None:
                     self._tell(violation)
+
+    def stand(self, violations: Iterable[Violation], origin: str, expected: Container[str]) -> None:
+        """A test is over, and has shown these by itself: what others show together doesn't take their place.  Those
+        that it ``expected`` are none."""
+        for violation in violations:
+            if violation.fingerprint in expected:
+                self._write({"type": "expected", "fingerprint": violation.fingerprint, "origin": origin})
+            elif violation.fingerprint in self._judged:
+                self._write({"type": "told", "fingerprint": violation.fingerprint})
+
+    def is_judged(self, violation: Violation) -> bool:
+        """Whether a verdict over the evidence tells of it, or of another one instead."""
+        return violation.fingerprint in self._judged
 
     def settle(self, violations: list[Violation]) -> None:
         """The session is over, with these of the empty origin: keep them, and withdraw what is told otherwise now."""

@@ -62,9 +62,16 @@ def verdict(
     found = {v.fingerprint: v for v in store.findings()}
     settled = {v.fingerprint: v for v in _settled(store, owners or store.owners(), root or os.getcwd(), trusted)}
     whole, judged = store.whole, store.judged()  # as it is now that all was judged
+    by_tests: dict[tuple[str, tuple[str, ...]], int] = {}
+    for fingerprint in store.told():
+        told = found[fingerprint]
+        by_tests[told.rule, told.keys] = max(GRADES.index(told.grade), by_tests.get((told.rule, told.keys), 0))
     for fingerprint, violation in settled.items():
         known = found.get(fingerprint)
         if known is None:
+            by_test = by_tests.get((violation.rule, violation.keys), -1) >= GRADES.index(violation.grade)
+            if by_test or fingerprint in store.expected:
+                continue  # the same circle, by others of the places where it was seen
             note = _APART.get(violation.rule, _ORDERS_APART)
             found[fingerprint] = violation.replace(notes=(note, *violation.notes))
         elif weight(known) < weight(violation) or (known.grade != "certain" and weight(known) != weight(violation)):

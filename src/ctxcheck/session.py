@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from functools import partial
 from os import getcwd as _getcwd
 from types import TracebackType
@@ -238,11 +238,11 @@ class Session:
         verdict = None if self.engine.broken else slowpath.consult(self.engine.orders.verdict, origin, gone)
         return self._books.come_to(verdict, self.engine.pending() if pending else (), origin, gone)
 
-    def end_origin(self, phase: Phase, *, keep: bool = True) -> list[Violation]:
+    def end_origin(self, phase: Phase, *, keep: bool = True, expected: Container[str] = ()) -> list[Violation]:
         """An origin is over, for the calling owner and altogether: its violations.
 
         What owners have shown that outlive it counts for the background.  ``keep``: its orders count together with
-        those of others.
+        those of others.  ``expected``: fingerprints of those that are no mistake there.
         """
         origins, origin = self.engine.origins, phase.origin
         gone = origins.alive(origin)
@@ -250,6 +250,7 @@ class Session:
         left = slowpath.consult(lambda: origins.end(phase, over=True)) or []
         violations = self._books.come_to(verdict, self.engine.pending(), origin, gone)
         self._books.keep(violations, origin)
+        self._books.stand(violations, origin, expected)
         self._books.close(origin, gone, keep=keep)
         slowpath.consult(lambda: self.engine.orders.quietly(lambda: origins.close(origin, left, keep=keep)))
         return violations
@@ -273,6 +274,10 @@ class Session:
         ``seen`` is where its orders were seen, if not here."""
         violation = self._books.compose(finding, seen)
         return violation if self._wording.wanted(violation) else None
+
+    def is_judged(self, violation: Violation) -> bool:
+        """Whether a verdict over the evidence tells of it, or of another one instead."""
+        return self._books.is_judged(violation)
 
     def origins(self) -> list[str]:
         """The origins that have violations and aren't over, but for the empty one."""

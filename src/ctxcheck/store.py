@@ -31,6 +31,10 @@ if TYPE_CHECKING:
 
 #: Different findings that are kept, of one file and of all.
 MAX_FINDINGS: Final = 20_000
+#: Findings of one file with the tests that have shown them: of more than that, none counts as expected.
+MAX_TOGETHER: Final = 200_000
+#: In the column "judged": a test has shown it by itself, which no verdict changes.
+_TOLD: Final = 2
 #: Problems that are named one by one.
 MAX_PROBLEMS: Final = 20
 
@@ -85,6 +89,8 @@ class Store:
         self._findings = 0
         #: whether all evidence that the files had is here
         self.whole: bool = True
+        #: fingerprints of what tests have shown that expect it, and nobody else
+        self.expected: set[str] = set()
 
     def __enter__(self) -> Self:
         return self
@@ -142,11 +148,13 @@ class Store:
         if old is None or new > old:
             self._db.execute("insert or replace into run values (?, ?, ?, ?)", (key, *new))
 
-    def add_finding(self, violation: Violation, *, judged: bool) -> None:
-        """Add a finding; ``judged``: a verdict over the evidence tells of it, or of another one instead.
+    def add_finding(self, violation: Violation, *, judged: bool, told: bool = False) -> None:
+        """Add a finding; ``judged``: a verdict over the evidence tells of it, or of another one instead; ``told``: it
+        doesn't, as a test has shown it by itself.
 
         Of those with one fingerprint the surest is kept, one that isn't accepted before one that is,
         and then the first in the order of their texts; the count is that of the most."""
+        state = _TOLD if told else int(judged)
         rank = GRADES.index(violation.grade) * 2 + (violation.allowed_by is None)
         body = dump(violation.replace(count=1, baselined=False).to_dict())
         key = blob_of(violation.fingerprint)
@@ -156,11 +164,11 @@ class Store:
                 self.problems.add(f"more than {MAX_FINDINGS:,} different findings: {violation.fingerprint} is left out")
                 return
             self._findings += 1
-            row = (key, rank, body, violation.count, int(judged))
+            row = (key, rank, body, violation.count, state)
             self._db.execute("insert into finding values (?, ?, ?, ?, ?)", row)
             return
         best = min((-rank, body), (-old[0], old[1]))
-        changed = (-best[0], best[1], max(violation.count, old[2]), int(judged), key)
+        changed = (-best[0], best[1], max(violation.count, old[2]), state, key)
         query = "update finding set rank = ?, body = ?, count = ?, judged = max(judged, ?) where fingerprint = ?"
         self._db.execute(query, changed)
 
@@ -189,6 +197,11 @@ class Store:
     def judged(self) -> set[str]:
         """The fingerprints of those findings that a verdict over the evidence may tell of otherwise."""
         rows = self._db.execute("select fingerprint from finding where judged = 1").fetchall()
+        return {text_of(fingerprint) for (fingerprint,) in rows}
+
+    def told(self) -> set[str]:
+        """The fingerprints of those that a test has shown by itself."""
+        rows = self._db.execute("select fingerprint from finding where judged = ?", (_TOLD,)).fetchall()
         return {text_of(fingerprint) for (fingerprint,) in rows}
 
     def classes(self) -> Iterator[tuple[str, str, str]]:
@@ -318,9 +331,14 @@ class Store:
         }  # fmt: skip
         for run in self.runs():
             yield {"type": "run", **run}
-        judged = self.judged()
+        judged, told, expected = self.judged(), self.told(), set(self.expected)
         for violation in self.findings():
             yield {"type": "violation", "violation": violation.to_dict(), "judged": violation.fingerprint in judged}
+            if violation.fingerprint in told:
+                yield {"type": "told", "fingerprint": violation.fingerprint}
+            expected.discard(violation.fingerprint)
+        for fingerprint in sorted(expected):
+            yield {"type": "expected", "fingerprint": fingerprint}
         self.evidence.prune()
         made = Assembler(self.evidence)
         for numbers in _chunks(self.evidence.every_class()):
@@ -365,6 +383,10 @@ class _Reading:
         self._counts: dict[str, Any] | None = None
         self._found: dict[str, Violation] = {}
         self._judged: set[str] = set()
+        self._told: set[str] = set()
+        #: with their origins: what was found in which, and what was expected there
+        self._found_in: set[tuple[str, str]] = set()
+        self._expected: set[tuple[str, str]] = set()
         self._intake: Intake | None = None
 
     def take(self, record: dict[str, Any]) -> None:
@@ -385,6 +407,8 @@ class _Reading:
             if violation.fingerprint not in self._found and len(self._found) >= MAX_FINDINGS:
                 raise ValueError(f"more than {MAX_FINDINGS:,} findings in one file")
             self._found[violation.fingerprint] = violation
+            if len(self._found_in) <= MAX_TOGETHER:
+                self._found_in.add((violation.fingerprint, _origin_of(record)))
             if record.get("judged") is True:
                 self._judged.add(violation.fingerprint)
         elif kind == "evidence":
@@ -393,6 +417,16 @@ class _Reading:
             self._intake.take(record)
         elif kind == "withdrawn":
             self._found.pop(_name(record, "fingerprint"), None)
+        elif kind == "told":
+            fingerprint = _name(record, "fingerprint")
+            if fingerprint in self._found:  # so that there are no more of them
+                self._told.add(fingerprint)
+        elif kind == "expected":
+            where = (_name(record, "fingerprint"), _origin_of(record))
+            if not self._combined:
+                self._expected |= self._found_in & {where}
+            elif len(self._store.expected) < MAX_FINDINGS:
+                self._store.expected.add(where[0])
         elif kind == "run":
             facts = record.get("facts")
             self._store.add_run(
@@ -412,9 +446,13 @@ class _Reading:
         intake = self._intake
         if intake is not None:
             intake.finish()
+        if len(self._found_in) <= MAX_TOGETHER:
+            for fingerprint in {f for f, _ in self._expected} - {f for f, _ in self._found_in - self._expected}:
+                self._found.pop(fingerprint, None)
+                self._store.expected.add(fingerprint)
         for violation in self._found.values():
             judged = violation.fingerprint in self._judged and self._is_evident(violation)
-            self._store.add_finding(violation, judged=judged)
+            self._store.add_finding(violation, judged=judged, told=violation.fingerprint in self._told)
         if intake is not None:
             for number, words in ((intake.damaged, "are damaged"), (intake.lost, "were too many to be kept")):
                 if number:
@@ -460,6 +498,10 @@ def _items(record: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
     if len(items) > MAX_ITEMS:
         raise ValueError(f"{name}: {len(items):,} items, at most {MAX_ITEMS:,} are allowed")
     return [_object(item, name) for item in items]
+
+
+def _origin_of(record: Mapping[str, Any]) -> str:
+    return _name(record, "origin") if "origin" in record else ""
 
 
 def _name(record: Mapping[str, Any], name: str) -> str:

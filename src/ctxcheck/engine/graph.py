@@ -19,7 +19,7 @@ from collections.abc import Callable
 from functools import reduce
 from typing import Final, NamedTuple
 
-from ctxcheck.engine.classes import LockClass, Mode
+from ctxcheck.engine.classes import RESTORE, LockClass, Mode
 from ctxcheck.engine.owner import Owner
 from ctxcheck.engine.sites import Trace
 
@@ -81,7 +81,8 @@ class Evidence:
         Stronger: one of the same owner, or of enough owners, in the same modes under no more guards.  Where two are
         alike the one with the smaller site is kept, so that reports don't depend on arrival.  O(MAX_WITNESSES).
         """
-        self.count += 1
+        if new.taken_mode is not RESTORE or not self.count:
+            self.count += 1  # whether a wait really waited, and took its lock again, is chance
         others: set[Owner] = set()
         alike = 0
         for index, old in enumerate(self.witnesses):

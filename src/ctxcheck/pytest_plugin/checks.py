@@ -370,7 +370,7 @@ class Checks:
             return test.found
         self._revoke(test)
         isolated = test.wishes.isolated or test.wishes.off
-        found = self.session.end_origin(test.phase, keep=not isolated)
+        found = self.session.end_origin(test.phase, keep=not isolated, expected=test.expected)
         found = [] if test.wishes.off else [v for v in found if v.fingerprint not in test.expected]
         test.found = found
         for allowance in test.allow:

@@ -251,7 +251,12 @@ class Results:
         self._cross = sorted(pairs, key=lambda pair: (pair[0].rule, pair[0].fingerprint))
         for violation, _ in self._cross:
             self._checks.data.write(
-                {"type": "violation", "violation": violation.to_dict(), "origin": "<cross-test>"}
+                {
+                    "type": "violation",
+                    "violation": violation.to_dict(),
+                    "judged": self._checks.session.is_judged(violation),
+                    "origin": "<cross-test>",
+                }
             )
 
     def _block_of(self, violation: Violation) -> str:
