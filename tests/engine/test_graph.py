@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ctxcheck.engine.classes import RECURSIVE, SHARED, TIMED, LockClass
+from ctxcheck.engine.classes import ACQUIRE, RECURSIVE, RESTORE, SHARED, TIMED, LockClass
 from ctxcheck.engine.graph import ENOUGH_OWNERS, MAX_WITNESSES, Evidence, OrderGraph
 from ctxcheck.engine.verdict import components
 from tests.engine.conftest import add, classes, owner, witness
@@ -321,3 +321,15 @@ def test_an_edge_that_was_half_entered_is_mended_with_the_next_one(monkeypatch: 
         assert graph.component((a, b)) == {a, b, c}
         graph = OrderGraph()
         add(graph, b, c)
+
+
+def test_a_lock_that_is_taken_back_after_a_wait_is_no_order_more() -> None:
+    """Whether a wait really waited is chance."""
+    (a,) = classes("a")
+    evidence = Evidence()
+    for mode in (ACQUIRE, RESTORE, ACQUIRE, RESTORE):
+        evidence.add(witness(a, taken=mode))
+    assert evidence.count == 2
+    alone = Evidence()
+    alone.add(witness(a, taken=RESTORE))
+    assert alone.count == 1
