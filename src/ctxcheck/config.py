@@ -3,7 +3,8 @@
 :func:`load` merges the four, remembers where each value came from, and refuses what it does not
 know in one line that names the nearest match.  What keys there are stands in :mod:`ctxcheck.keys`.
 
-Paths (``data-dir``, ``output``, ``allow.path``) are relative to the working directory, wherever the file is.
+Paths (``data-dir``, ``output``, ``allow.path``) are relative to the working directory, wherever the file is;
+under pytest ``allow.path`` and ``baseline`` go from a file that was found from its root folder.
 """
 
 from __future__ import annotations

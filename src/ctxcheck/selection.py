@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 from collections.abc import Iterable
 
 from ctxcheck.engine.rules import RULES
@@ -11,13 +12,17 @@ from ctxcheck.engine.violations import Violation
 
 class Allowance:
     """An accepted finding, from the configuration: a rule, the locks that must take part, a glob for the file of
-    the first site, a reason; ``where`` is the file that it stands in."""
+    the first site, a reason; ``where`` is the file that it stands in.  The glob is for the file as it is shown, or,
+    given a ``root``, for its path from that folder."""
 
-    __slots__ = ("locks", "path", "reason", "rule", "used", "where")
+    __slots__ = ("cwd", "locks", "path", "reason", "root", "rule", "used", "where")
 
     def __init__(
-        self, rule: str, locks: Iterable[str], reason: str, path: str | None = None, where: str = ""
+        self, rule: str, locks: Iterable[str], reason: str, path: str | None = None, where: str = "",
+        root: str | None = None,
     ) -> None:
+        self.root: str | None = root
+        self.cwd: str = os.getcwd() if root is not None else ""
         self.where: str = where
         self.rule: str = rule
         self.path: str | None = path
@@ -33,7 +38,10 @@ class Allowance:
             return True
         import fnmatch
 
-        return bool(violation.sites) and fnmatch.fnmatch(violation.sites[0].file, self.path)
+        file = violation.sites[0].file if violation.sites else ""
+        if self.root is not None and file and not file.startswith("<"):
+            file = os.path.relpath(os.path.join(self.cwd, file), self.root)
+        return bool(file) and fnmatch.fnmatch(file, self.path)
 
 
 def one_of(what: str, value: object, allowed: Iterable[str], more: str = "") -> None:

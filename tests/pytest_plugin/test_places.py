@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 
 import pytest
 
@@ -76,3 +77,27 @@ def test_what_reproduces_a_finding_does_so_from_here(suite: Suite, monkeypatch: 
         monkeypatch.chdir(folder)
         done = suite.run()
         assert f'reproduce: pytest --ctxcheck "{name}::test_here" "{name}::test_there"' in done.text
+
+
+def test_the_paths_of_the_configuration_go_from_where_that_was_found(
+    suite: Suite, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    below = suite.path / "tests"
+    below.mkdir()
+    (below / "test_it.py").write_text(BOTH)
+    (suite.path / "pytest.ini").write_text("[pytest]\npythonpath = .\n")
+    config = suite.path / "pyproject.toml"
+    for folder in (suite.path, below):
+        monkeypatch.chdir(folder)
+        config.write_text('[tool.ctxcheck]\nallow = [{rule = "CTX001", path = "bank*", reason = "known"}]\n')
+        done = suite.run()
+        assert (done.status, "1 allowed" in done.text) == (0, True), done.text
+    monkeypatch.chdir(suite.path)
+    config.write_text("")
+    suite.run()
+    pytester.run(sys.executable, "-m", "ctxcheck", "report", "--write-baseline", "known.json")
+    config.write_text('[tool.ctxcheck]\nbaseline = "known.json"\n')
+    for folder in (suite.path, below):
+        monkeypatch.chdir(folder)
+        done = suite.run()
+        assert (done.status, "1 in the baseline" in done.text) == (0, True), done.text

@@ -96,7 +96,7 @@ class Checks:
             fail_on=wanted.fail_on,
             select=wanted.select,
             ignore=wanted.ignore,
-            allow=[Allowance(a.rule, a.locks, a.reason, a.path, settings.place) for a in wanted.allow],
+            allow=[Allowance(a.rule, a.locks, a.reason, a.path, settings.place, settings.root) for a in wanted.allow],
             stack_depth=wanted.stack_depth,
             declared=declared(wanted),
             sink=self.data,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
@@ -12,7 +12,7 @@ from ctxcheck import config as configuration
 from ctxcheck import outputs
 from ctxcheck.config import ConfigError
 from ctxcheck.engine.rules import find_rule, rule_names
-from ctxcheck.keys import Config, Output
+from ctxcheck.keys import KEYS, Config, Output
 from ctxcheck.pytest_plugin import flag_of_ini
 from ctxcheck.selection import one_of
 
@@ -21,13 +21,15 @@ _MODES = ("record", "warn", "raise")
 
 @dataclass(frozen=True)
 class Settings:
-    """The merged configuration; ``place`` is the file that it is from, ``warnings`` are single lines on it."""
+    """The merged configuration; ``place`` is the file that it is from, ``warnings`` are single lines on it, ``root`` is
+    the folder that its paths go from, if not the working directory."""
 
     config: Config
     place: str
     warnings: tuple[str, ...]
     outputs: tuple[Output, ...]
     cwd: str
+    root: str | None
 
 
 def settle(config: pytest.Config, options: Any) -> Settings:
@@ -52,6 +54,14 @@ def settle(config: pytest.Config, options: Any) -> Settings:
         resolved = configuration.load(given, cwd=str(config.rootpath), config_path=_absolute(options, cwd))
     except ConfigError as error:
         raise pytest.UsageError(str(error).replace("command line: --", "command line: --ctxcheck-")) from None
+    root, wanted_config = None, resolved.config
+    if resolved.path is not None and not (options.ctxcheck_config or os.environ.get("CTXCHECK_CONFIG")):
+        # found from pytest's root folder, which may lie above the one that it was started in
+        root = os.path.dirname(os.path.abspath(resolved.path))
+        source = resolved.sources["baseline"]
+        if wanted_config.baseline and source != KEYS["baseline"].variable:
+            path = os.path.relpath(os.path.join(root, wanted_config.baseline), cwd)
+            wanted_config = replace(wanted_config, baseline=path)
     chosen = resolved.sources["output"] != "default"
     wanted = outputs.with_github(resolved.config.output, chosen=chosen)
     try:
@@ -59,7 +69,7 @@ def settle(config: pytest.Config, options: Any) -> Settings:
     except ConfigError as error:
         raise pytest.UsageError(str(error).replace("--output", "--ctxcheck-output")) from None
     place = "default" if resolved.path is None else os.path.relpath(resolved.path, config.rootpath)
-    return Settings(resolved.config, place, resolved.warnings, tuple(wanted), cwd)
+    return Settings(wanted_config, place, resolved.warnings, tuple(wanted), cwd, root)
 
 
 def _absolute(options: Any, cwd: str) -> str | None:
