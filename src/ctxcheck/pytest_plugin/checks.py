@@ -211,11 +211,11 @@ class Checks:
             self._stderr = os.dup(2)
         except OSError:
             pass
-        for name, hooks in (("xdist", "workers"),):
-            if self.config.pluginmanager.hasplugin(name):
-                from ctxcheck.pytest_plugin.workers import Workers
+        # by what it does, not by its name: pytest-xdist is "xdist", or "xdist.plugin", as it was asked for
+        if hasattr(self.config.hook, "pytest_testnodedown"):
+            from ctxcheck.pytest_plugin.workers import Workers
 
-                self.config.pluginmanager.register(Workers(self.results), f"ctxcheck-{hooks}")
+            self.config.pluginmanager.register(Workers(self.results), "ctxcheck-workers")
 
     @pytest.hookimpl
     def pytest_report_header(self) -> str:
