@@ -17,7 +17,7 @@ import sys
 from collections.abc import Iterable
 from functools import lru_cache
 from types import FrameType
-from typing import Final
+from typing import Any, Final
 
 from ctxcheck.engine.classes import LockClass
 from ctxcheck.engine.graph import Edge, Evidence, Witness
@@ -80,4 +80,4 @@ def is_made_up(frame: FrameType) -> bool:
     """Whether a function runs that was made from text, in no file and no module, as the standard library makes the
     methods of its proxies (``multiprocessing.managers``): nobody can look it up."""
     # the dict may be of a class of the program's, whose methods must not run here
-    return frame.f_code.co_filename.startswith("<") and not dict.__contains__(frame.f_globals, "__name__")
+    return frame.f_code.co_filename.startswith("<") and dict[str, Any].get(frame.f_globals, "__name__") is None
