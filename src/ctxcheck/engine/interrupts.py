@@ -171,7 +171,7 @@ class Interrupts:
         assert mode is not None
         assert node.step.lock_class is not None
         around = surroundings(node.parent)
-        # a lock of asyncio's stops no thread: what can't await it here (a coroutine that the collector closes) is told so
+        # asyncio's stop no thread: what can't await one here (a coroutine that the collector closes) is told so
         if around.context is not None and node.step.lock_class.kind.needs & BLOCK:
             known = self._waits(state, node, guards, around)
         if not mode.timed:
