@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import logging
+import multiprocessing
 import queue
 import threading
 from collections.abc import Callable, Coroutine
@@ -594,3 +595,31 @@ def test_what_multiprocessing_notes_down_about_its_own_locks_is_no_write_of_the_
         context.Lock()
 
     assert found(run(main)) == []
+
+
+# --- what the library makes from text -----------------------------------------------------
+
+
+def test_a_proxys_method_is_told_where_the_program_calls_it_and_by_no_name_of_the_librarys_own(probes: Any) -> None:
+    """``multiprocessing`` makes the methods of its proxies from text: in no file, and no module."""
+    own: dict[str, Any] = {"__name__": "templates"}
+    exec("def rendered(items):\n    return len(items)", own)
+    with multiprocessing.get_context("spawn").Manager() as manager:
+        items = manager.list()
+
+        def first() -> Any:
+            return manager
+
+        async def main() -> None:
+            assert len(items) == 0
+            own["rendered"](items)
+            first().list()
+
+        with checking() as session:
+            asyncio.run(main())
+    answers = [v for v in of(session, "CTX103") if "`Connection.recv`" in v.message]
+    # what the program itself makes from text is its own place
+    assert {v.sites[0].function for v in answers} == {main.__qualname__.replace(".<locals>", ""), "rendered"}
+    helps = [text for v in session.violations for text in v.helps]
+    assert helps and not [text for text in helps if "_callmethod" in text or "to_thread(temp" in text]
+    assert [text for text in helps if "put it into a function" in text]

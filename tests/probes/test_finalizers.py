@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+import asyncio
 import builtins
 import dataclasses
 import enum
@@ -930,3 +931,29 @@ def test_a_finalizer_that_logs() -> None:
             handler.close()  # takes logging's lock
             handler.release()
         assert [(v.rule, v.grade) for v in session.failures] == expected
+
+
+def test_a_coroutine_that_the_collector_closes_waits_for_no_lock_of_asyncios() -> None:
+    """It has it at once, or can't await it, and is told so (``coroutine ignored GeneratorExit``): nothing hangs."""
+
+    async def serve(lock: asyncio.Lock) -> None:
+        try:
+            await asyncio.sleep(3600)
+        finally:
+            async with lock:
+                pass
+
+    async def main() -> None:
+        lock = asyncio.Lock()
+        async with lock:
+            await asyncio.sleep(0)
+        serving = serve(lock)
+        serving.send(None)
+        circle: list[object] = [serving]
+        circle.append(circle)
+        del serving, circle
+        gc.collect()
+
+    with ctxcheck.checking() as session:
+        asyncio.run(main())
+    assert [v.rule for v in session.violations] == []

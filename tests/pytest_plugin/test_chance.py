@@ -272,3 +272,42 @@ def test_green_threads_are_refused_in_one_line(suite: Suite, where: str) -> None
     assert "gevent replaces threads with greenlets, and ctxcheck can't tell those apart: run the suite" in done.text
     assert "Traceback" not in done.text
     assert "patched" not in done.text.replace("monkey-patching", "").replace("monkey.patch_all", "")
+
+
+LEFT = """
+import gc, threading
+
+LOCK = threading.Lock()
+
+class Connection:
+    def __init__(self):
+        self.itself = self
+
+    def __del__(self):
+        with LOCK:
+            pass
+
+def test_leaves_a_circle():
+    Connection()
+
+def test_uses():
+    with LOCK:
+        [[] for _ in range(3)]
+"""
+
+
+def test_whether_the_collector_came_by_itself_says_nothing(suite: Suite) -> None:
+    """What tests leave is collected before they are judged, in the process where they left it."""
+    suite.write(test_it=LEFT, conftest=ORDERS)
+    once = suite.run()
+    assert once.found and once.status == 1 and "error[CTX004]" in once.text
+    assert set(once.tests.values()) == {"PASSED"}
+    assert suite.run(ORDER="reversed").verdict() == once.verdict()
+    split = suite.run("-n", "2", plugins=("xdist",))
+    assert (split.status, split.found) == (once.status, once.found)
+
+
+def test_where_tests_switch_the_collector_off_it_stays_so(suite: Suite) -> None:
+    suite.write(test_it=LEFT + "\n\ngc.disable()\n")
+    done = suite.run()
+    assert (done.status, done.found) == (0, [])

@@ -450,3 +450,11 @@ def test_the_locks_of_what_runs_a_worker_are_not_the_suites(suite: Suite) -> Non
     assert "warning: nothing was checked" in done.text
     assert done.status == 0
     assert suite.run("-n", "2", "--ctxcheck-strict", plugins=("xdist",)).status == 1
+
+
+def test_xdist_by_the_name_of_its_module(suite: Suite) -> None:
+    """Where plugins aren't loaded by themselves, ``-p xdist.plugin`` is as good as ``-p xdist``."""
+    suite.write(test_it=APART)
+    done = suite.run("-n", "2", plugins=("xdist.plugin",))
+    assert done.status == 1 and len(done.found) == 1
+    assert "error[CTX001]" in done.text

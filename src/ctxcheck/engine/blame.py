@@ -16,7 +16,8 @@ import os
 import sys
 from collections.abc import Iterable
 from functools import lru_cache
-from typing import Final
+from types import FrameType
+from typing import Any, Final
 
 from ctxcheck.engine.classes import LockClass
 from ctxcheck.engine.graph import Edge, Evidence, Witness
@@ -73,3 +74,10 @@ def package_of(filename: str) -> str:
         return ""
     top = name.partition(".")[0]
     return top if top in sys.stdlib_module_names else ""
+
+
+def is_made_up(frame: FrameType) -> bool:
+    """Whether a function runs that was made from text, in no file and no module, as the standard library makes the
+    methods of its proxies (``multiprocessing.managers``): nobody can look it up."""
+    # the dict may be of a class of the program's, whose methods must not run here
+    return frame.f_code.co_filename.startswith("<") and dict[str, Any].get(frame.f_globals, "__name__") is None

@@ -16,7 +16,7 @@ from types import CodeType
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, final
 
 from ctxcheck.engine import behalf
-from ctxcheck.engine.blame import package_of
+from ctxcheck.engine.blame import is_made_up, package_of
 from ctxcheck.engine.classes import BLOCK, EVENT_LOOP, ContextStep
 from ctxcheck.engine.contexts import forbidding
 from ctxcheck.engine.owner import ROOT_STEP, VOID, Node, OwnerState
@@ -219,6 +219,7 @@ def look_around() -> Where:
     codes: list[CodeType] = []
     lastis: list[int] = []
     exempt = logs = decided = False
+    package, first = "", 0
     while frame is not None and len(codes) < MAX_DEPTH:
         code = frame.f_code
         if code in steps_of_loops:
@@ -228,10 +229,13 @@ def look_around() -> Where:
                 break  # what called it is how the program was started
             frame = frame.f_back  # a probe or a wrapper in between
             continue
-        package = package_of(code.co_filename)
+        inner, package = package, package_of(code.co_filename)
+        if not package and inner and is_made_up(frame):
+            package = inner  # made by the library, to call it
         # the first one that isn't the library's: it decides what is called
         watches = not (package or decided) and any(folder in code.co_filename for folder in _TOOLS)
-        decided = decided or not package
+        if not (package or decided):
+            decided, first = True, len(codes)
         if watches or code in covering or package in _ONCE or (package, code.co_name) in _ONCE_FUNCTIONS:
             exempt = True
         elif package:
@@ -243,7 +247,6 @@ def look_around() -> Where:
         lastis.append(frame.f_lasti)
         frame = frame.f_back
     full = trace = Trace(tuple(codes), tuple(lastis), behalf.now())
-    first = next((index for index, code in enumerate(codes) if not package_of(code.co_filename)), 0)
     if first:
         trace = Trace(full.codes[first:], full.lastis[first:], full.test)
     return Where(trace, full, exempt, logs)

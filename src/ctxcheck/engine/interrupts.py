@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast, final
 
 from ctxcheck.engine.allows import Grant
 from ctxcheck.engine.blame import nests_its_own
-from ctxcheck.engine.classes import TRY, ContextStep, LockClass, Step
+from ctxcheck.engine.classes import BLOCK, TRY, ContextStep, LockClass, Step
 from ctxcheck.engine.finalizing import look
 from ctxcheck.engine.findings import Finding, InterruptFacts
 from ctxcheck.engine.learned import FlagsFact, UseFact
@@ -169,8 +169,10 @@ class Interrupts:
         known = True
         mode = node.step.mode
         assert mode is not None
+        assert node.step.lock_class is not None
         around = surroundings(node.parent)
-        if around.context is not None:
+        # asyncio's stop no thread: what can't await one here (a coroutine that the collector closes) is told so
+        if around.context is not None and node.step.lock_class.kind.needs & BLOCK:
             known = self._waits(state, node, guards, around)
         if not mode.timed:
             self._holds(state, node, guards, around)

@@ -8,6 +8,7 @@ shows by itself fails it, in the phase in which it shows.
 from __future__ import annotations
 
 import dataclasses
+import gc
 import os
 from collections.abc import Generator
 from os import write as _write
@@ -42,6 +43,9 @@ if TYPE_CHECKING:
 
 
 del json
+
+#: How often is collected at the end, at most; as often as pytest does.
+_COLLECTIONS: Final = 5
 
 #: Whose locks are no business of a suite's.
 _RUNNERS: Final = (
@@ -207,11 +211,11 @@ class Checks:
             self._stderr = os.dup(2)
         except OSError:
             pass
-        for name, hooks in (("xdist", "workers"),):
-            if self.config.pluginmanager.hasplugin(name):
-                from ctxcheck.pytest_plugin.workers import Workers
+        # by what it does, not by its name: pytest-xdist is "xdist", or "xdist.plugin", as it was asked for
+        if hasattr(self.config.hook, "pytest_testnodedown"):
+            from ctxcheck.pytest_plugin.workers import Workers
 
-                self.config.pluginmanager.register(Workers(self.results), f"ctxcheck-{hooks}")
+            self.config.pluginmanager.register(Workers(self.results), "ctxcheck-workers")
 
     @pytest.hookimpl
     def pytest_report_header(self) -> str:
@@ -446,11 +450,22 @@ class Checks:
             outcome = yield
         finally:
             self._imported()
+            self._collect()
             if not session.config.option.collectonly:
                 self.results.conclude(session)
             if hasattr(self.config, "workerinput"):
                 self.stop()  # the one who has sent for this worker ends it as soon as it has said what it found
         return outcome
+
+    def _collect(self) -> None:
+        """Let the finalizers of all that the tests have left run, now: whether and in which process the collector
+        would have come by itself is luck.  Pytest does the same, but later.  Where it is off, it is off for a reason.
+        """
+        engine = self.session.engine
+        if gc.isenabled() and not engine.broken and not engine.closed:
+            for _ in range(_COLLECTIONS):
+                if not gc.collect():
+                    break  # what a finalizer leaves may be garbage, too
 
     @pytest.hookimpl(trylast=True)
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:

@@ -72,7 +72,7 @@ def write_loop(draft: Draft, facts: SleepFacts) -> None:
         draft.help(_INSTEAD.get(facts.what, ""))
         function = through[:-2] or short_name(facts.what)
         arguments = _as_arguments(draft)
-        if not arguments and function.endswith("__"):  # the end of a block, an iteration: nobody calls that by name
+        if not arguments and _is_inner(facts, finding.trace):  # nobody calls that by name
             draft.help("move all of it to a thread: put it into a function, and `await asyncio.to_thread(...)` that")
         else:
             draft.help(f"move it to a thread: `await asyncio.to_thread({arguments or f'{function}, ...'})`")
@@ -85,6 +85,14 @@ def _through(facts: SleepFacts, trace: Trace) -> str:
     """The library's function that the program called, if it isn't the call itself."""
     above = len(facts.full.codes) - len(trace.codes)
     return call_name(facts.full.codes[above - 1].co_qualname) if above > 0 else ""
+
+
+def _is_inner(facts: SleepFacts, trace: Trace) -> bool:
+    """Whether the library's function that the program called has no name for it: the end of a block, an iteration,
+    what only the library calls by its name, a function within another."""
+    above = len(facts.full.codes) - len(trace.codes)
+    qualname = str(facts.full.codes[above - 1].co_qualname) if above > 0 else ""
+    return "<locals>" in qualname or qualname.rpartition(".")[2].startswith("_")
 
 
 def _as_arguments(draft: Draft) -> str:
