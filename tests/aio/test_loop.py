@@ -604,7 +604,7 @@ def test_a_proxys_method_is_told_where_the_program_calls_it_and_by_no_name_of_th
     """``multiprocessing`` makes the methods of its proxies from text: in no file, and no module."""
     own: dict[str, Any] = {"__name__": "templates"}
     exec("def rendered(items):\n    return len(items)", own)
-    with multiprocessing.get_context("spawn").Manager() as manager:
+    with multiprocessing.get_context("fork").Manager() as manager:  # spawn pickles the registry of locks
         items = manager.list()
 
         def first() -> Any:
