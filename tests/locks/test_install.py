@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import _thread
+import copy
 import pickle
 import subprocess
 import sys
@@ -190,3 +191,31 @@ def test_while_they_stand_there_the_classes_say_that_they_are_from_there() -> No
     assert repr(threading.Event()).startswith("<threading.Event at")
     ctxcheck.uninstall()
     assert {name: getattr(ctxcheck, name).__module__ for name in names} == before
+
+
+def test_what_stands_as_lock_and_its_type_can_be_pickled() -> None:
+    ctxcheck.install()
+    kind = type(threading.Lock())
+    for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
+        assert pickle.loads(pickle.dumps(threading.Lock, protocol)) is threading.Lock
+        # Python's own pickler, and a type that passes for the interpreter's
+        assert issubclass(pickle.loads(pickle._dumps(kind, protocol)), (kind, _thread.LockType))  # type: ignore[attr-defined] # pyright: ignore
+    assert copy.deepcopy(kind) is kind
+    ctxcheck.uninstall()
+    assert pickle.loads(pickle.dumps(ctxcheck.Lock if isinstance(ctxcheck.Lock, type) else kind)) is _thread.LockType
+
+
+def test_managers_of_every_start_method(tmp_path: Path) -> None:
+    """Theirs are the functions that make locks, by name: they are pickled for a process that is spawned."""
+    (tmp_path / "program.py").write_text("""
+import multiprocessing
+if __name__ == "__main__":
+    for method in multiprocessing.get_all_start_methods():
+        with multiprocessing.get_context(method).Manager() as manager:
+            with manager.Lock(), manager.RLock(), manager.Condition():
+                print(method, len(manager.list()), manager.Event().is_set())
+""")
+    command = [sys.executable, "-W", "ignore", "-m", "ctxcheck", "run", "program.py"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert sorted(done.stdout.split()) == sorted("fork 0 False forkserver 0 False spawn 0 False".split())

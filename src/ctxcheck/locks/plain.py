@@ -7,6 +7,7 @@ tell: our ``Lock`` is of the same sort as the running interpreter's.  Its instan
 
 from __future__ import annotations
 
+import copyreg
 import os
 import sys
 from typing import TYPE_CHECKING, Any, Final, Never, NoReturn, final
@@ -76,8 +77,23 @@ def set_up(lock: Any, kind: Kind, name: str | None, order_key: Any, *, depth: in
         lock.node = unused
 
 
+class _LockType(type):
+    """The type of our ``lock``, for who pickles that (from 3.13 on it stands as ``threading.Lock``): it has the name of
+    the interpreter's own, and isn't what is found there."""
+
+
+def _by_its_place(kind: type) -> tuple[Any, ...]:
+    del kind
+    from pkgutil import resolve_name
+
+    return resolve_name, ("threading:Lock" if LOCK_IS_CLASS else "_thread:LockType",)
+
+
+copyreg.pickle(_LockType, _by_its_place)
+
+
 @final
-class lock(_PlainLock):  # noqa: N801  # the name that the interpreter's own has
+class lock(_PlainLock, metaclass=_LockType):  # noqa: N801  # the name that the interpreter's own has
     """A lock made by :func:`Lock`."""
 
     __slots__ = ()
