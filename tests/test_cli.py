@@ -450,6 +450,15 @@ def test_interrupted_by_the_keyboard_it_ends_as_python_does(tmp_path: Path) -> N
     assert errors.count("error[CTX001]") == 1
 
 
+def test_a_call_that_may_block_is_nothing_to_check_by_itself(ctxcheck: Run) -> None:
+    result = ctxcheck("run", "program.py", code="print(len(open(__file__).read()))\n")
+    assert "warning: nothing was checked" in result.stdout
+    assert result.returncode == 0
+    assert ctxcheck("run", "--strict", "program.py", code="open(__file__).read()\n").returncode == 1
+    marked = "open(__file__).read()\nfrom ctxcheck import might_sleep\nmight_sleep()\n"
+    assert ctxcheck("run", "--strict", "program.py", code=marked).returncode == 0
+
+
 @pytest.mark.parametrize(
     "program",
     [

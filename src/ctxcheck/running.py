@@ -55,7 +55,9 @@ class Run:
         for warning in resolved.warnings:
             self._warn(warning)
         said = (*self.config.may_sleep, *self.config.atomic, *self.config.requires_lock)
-        self.targets: Targets = Targets((*said, *shipped(self._warn)), _warn)
+        marked = (*said, *shipped(self._warn))
+        self.targets: Targets = Targets(marked, _warn)
+        self._marks: bool = bool(marked)
         self.never: list[str] = []
         self.reported: bool = False
         self.refused: str = ""
@@ -286,9 +288,15 @@ class Run:
     def _counts(self) -> Counts:
         from dataclasses import replace
 
+        from ctxcheck import children
         from ctxcheck.locks.install import unchecked_locks
 
-        return replace(self.session.counts(), unchecked=unchecked_locks())
+        counts = replace(self.session.counts(), unchecked=unchecked_locks())
+        others = self.session.has_forked or children.asked()  # who count for themselves
+        if counts.threads == 1 and not (others or self._marks or _asks_for_markers()):
+            # the main thread came by at a call that may block: without a lock or a context that is nothing to go by
+            counts = replace(counts, threads=0)
+        return counts
 
     def _emit(
         self, violations: list[Violation], counts: Counts, program_status: int, status: int, unused: list[UnusedAllow]
@@ -361,6 +369,13 @@ class _no_signal_kills:  # noqa: N801  # reads as a statement
 
 def _name(path: str | None) -> str:
     return os.path.basename(path) if path else ""
+
+
+def _asks_for_markers() -> bool:
+    """Whether the program has looked up a marker: ``ctxcheck`` keeps the names that it was asked for."""
+    from ctxcheck import markers
+
+    return not vars(sys.modules["ctxcheck"]).keys().isdisjoint(markers.__all__)
 
 
 def _plain(counts: Counts) -> dict[str, Any]:

@@ -73,7 +73,8 @@ ROOMS: dict[str, set[str]] = {
     "greenlets": set(),
     "running": {
         "adapters", "baseline", "children", "config", "keys", "datafile", "dumps", "forked", "runner", "greenlets",
-        "outputs", "selection", "session", "locks", "probes", "reports", "engine", "fastpath", "targets", "unittests",
+        "markers", "outputs", "selection", "session", "locks", "probes", "reports", "engine", "fastpath", "targets",
+        "unittests",
     },
     "cli": {"commands", "config", "engine.errors", "listing", "reports", "runner", "running"},
     "pytest_plugin": {
