@@ -118,6 +118,33 @@ def test_a_process_that_was_killed_is_told_of_as_one_that_ended(path: Path, tmp_
     assert [v.message for v in near if v.grade != "unlikely"] == []
 
 
+PLACES = """
+import threading
+import ctxcheck
+
+a, b = ctxcheck.Lock(name="a"), ctxcheck.Lock(name="b")
+""" + "".join(
+    f"""
+def place_{name}():
+    with a, b:
+        pass
+"""
+    for name in "dbaec"
+) + """
+def other():
+    with b, a:
+        pass
+"""
+
+
+def test_of_many_places_of_one_thread_the_first_one_is_shown_whoever_saw_it(tmp_path: Path) -> None:
+    functions = ("place_d", "place_b", "other", "place_a", "place_e", "place_c")
+    files = [left_by(tmp_path, "places", PLACES, function, kill=False) for function in functions]
+    (found,) = judged(tmp_path, *files)
+    assert sorted({site.function for site in found.sites if site.function != "<module>"}) == ["other", "place_a"]
+    assert judged(tmp_path, *reversed(files)) == [found]
+
+
 SHARED = """
 import asyncio, os, signal, threading, time
 import ctxcheck

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, TypeVar, cast, final
 
-from ctxcheck.engine.sites import MAX_DEPTH
+from ctxcheck.engine.sites import MAX_DEPTH, portable_key
 from ctxcheck.engine.uses import DOUBTS
 from ctxcheck.evidence.format import KINDS, MAX_COLUMN, MAX_LINE, MODES, SCHEMA_VERSION
 from ctxcheck.witnesses import NAMED_ONLY, SHOWN_ONLY, TABLE_NAMES, Witnesses, blob_of, dump, remember
@@ -44,8 +43,8 @@ class Intake:
         #: which thread-locals that finalizers look at are set where a class is held, as it was found later
         self._sets: dict[tuple[int, int], set[str]] = {}
         self._ways: dict[tuple[str | None, ...], str] = {}
-        self._memo: dict[str, dict[int, Any]] = {name: {} for name in (*TABLE_NAMES, "points")}
-        self._rows["points"] = self._rows["traces"]
+        self._memo: dict[str, dict[int, Any]] = {name: {} for name in (*TABLE_NAMES, "points", "spots")}
+        self._rows["points"] = self._rows["spots"] = self._rows["traces"]
         self.lost: int = 0
         self.damaged: int = 0
         self.seen: bool = False
@@ -194,8 +193,7 @@ class Intake:
         where, _ = self._origin(origin)
         first, since = self._trace(began)
         trace, path = self._trace(at)
-        file, function, _, position, *_ = next(iter(json.loads(self._points(at))), ("", "", 0, 0))
-        sort = f"{file}\0{function}\0{position + 1:012}\0{self._rows['origins'][origin]}\0{path}{since}{who}"
+        sort = f"{self._spot(at)}\0{self._rows['origins'][origin]}\0{path}{since}{who}"
         return by, where, first, trace, blob_of(sort)
 
     def _way(self, *parts: str | None) -> str:
@@ -211,11 +209,16 @@ class Intake:
         memo = self._memo
         by, who = (type(owner) is int and memo["owners"].get(owner)) or self._owner(owner)
         under = (type(guards) is int and memo["guards"].get(guards)) or self._guards(guards)
-        where, named = (type(origin) is int and memo["origins"].get(origin)) or self._origin(origin)
+        where, _ = (type(origin) is int and memo["origins"].get(origin)) or self._origin(origin)
         traces = memo["traces"]
         held_at, first = (0, "") if held is None else (type(held) is int and traces.get(held)) or self._trace(held)
         taken_at, second = (type(taken) is int and traces.get(taken)) or self._trace(taken)
-        return (head, way, under, by, f"{second}{first}{named}{who}", where, held_at, taken_at)
+        # as the engine sorts them
+        spots = memo["spots"]
+        inner = "" if held is None else spots.get(held) or self._spot(held)
+        outer = spots.get(taken) or self._spot(taken)
+        sort = blob_of(f"{outer}\0{inner}\0{self._rows['origins'][origin]}\0{second}{first}{who}")
+        return (head, way, under, by, sort, where, held_at, taken_at)
 
     # --- the tables -------------------------------------------------------------------
 
@@ -295,6 +298,18 @@ class Intake:
 
     def _trace(self, index: Any) -> tuple[int, str]:
         return self._once("traces", index, lambda _: self._into.item(self._points(index)))
+
+    def _spot(self, index: Any) -> str:
+        """What sorts as :meth:`ctxcheck.engine.sites.Trace.sort_key` does."""
+
+        def make(row: Any) -> str:
+            if not row:
+                return "\0\0\0"
+            file, function, _, position, *_ = self._place(self._rows["places"][row[0]])
+            name, scope, at, whole = portable_key(file, function, position)
+            return f"{name}\0{scope}\0{at + 1:012}\0{whole}"
+
+        return self._once("spots", index, make)
 
     def _points(self, index: Any) -> str:
         return self._once("points", index, self._points_of)

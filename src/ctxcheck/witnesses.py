@@ -36,7 +36,7 @@ create table item (id integer primary key, digest blob unique, text text);
 create table edge (id integer primary key, source int, target int, count int, unique (source, target));
 create table spot (id integer primary key, what text, class int, detail text, unique (what, class, detail));
 create table witness (
-    head int, way text, guards int, owner int, sort text, origin int, held int, taken int,
+    head int, way text, guards int, owner int, sort blob, origin int, held int, taken int,
     primary key (head, way, guards, owner)
 ) without rowid;
 create table sender (target int, place text, woke int, primary key (target, place)) without rowid;

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from ctxcheck.engine.classes import ACQUIRE, RECURSIVE, RESTORE, SHARED, TIMED, LockClass
 from ctxcheck.engine.graph import ENOUGH_OWNERS, MAX_WITNESSES, Evidence, OrderGraph
+from ctxcheck.engine.sites import Trace
 from ctxcheck.engine.verdict import components
 from tests.engine.conftest import add, classes, owner, witness
 
@@ -294,6 +295,22 @@ def test_witnesses_stand_in_their_own_order_however_they_came() -> None:
             evidence.add(one)
         orders.add(tuple(w.sort_key() for w in evidence.witnesses))
     assert len(orders) == 1
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+@pytest.mark.parametrize("restored_in", ["/lib/a.py", "/lib/z.py"])
+def test_a_lock_taken_back_after_a_wait_is_not_shown_where_the_acquire_can_be(
+    order: tuple[int, int], restored_in: str
+) -> None:
+    (a,) = classes("a")
+    both = [
+        witness(a, taken=ACQUIRE, at=Trace((compile("", "/home/m.py", "exec"),), (0,))),
+        witness(a, taken=RESTORE, at=Trace((compile("", restored_in, "exec"),), (0,))),
+    ]
+    evidence = Evidence()
+    for index in order:
+        evidence.add(both[index])
+    assert evidence.witnesses == both[:1]
 
 
 def test_an_edge_that_was_half_entered_is_mended_with_the_next_one(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -108,13 +108,22 @@ def test_an_empty_trace_is_harmless() -> None:
     assert EMPTY.places() == []
     assert EMPTY.head().filename == ""
     assert EMPTY.function() == "?"
-    assert EMPTY.sort_key() == ("", "", 0)
+    assert EMPTY.sort_key() == ("", "", 0, "")
 
 
 def test_sort_keys_order_traces_by_file_function_and_position() -> None:
     first, second = capture(), capture()
     assert first.sort_key() < second.sort_key()
     assert first.sort_key()[:2] == second.sort_key()[:2]
+
+
+def test_the_folder_of_a_file_decides_only_between_files_of_one_name() -> None:
+    def at(filename: str, outer: str = "/m/o.py") -> Trace:
+        return Trace((compile("", filename, "exec"), compile("", outer, "exec")), (0, 0))
+
+    for early, late in (("/z/a.py", "/a/b.py"), ("C:\\z\\a.py", "C:\\a\\b.py"), ("/a/x.py", "/b/x.py")):
+        assert at(early).sort_key() < at(late).sort_key()
+        assert at("/m/i.py", early).way_key() < at("/m/i.py", late).way_key()
 
 
 def test_code_without_positions_still_has_its_line() -> None:

@@ -57,11 +57,16 @@ class Witness(NamedTuple):
         return self.taken_mode.timed
 
     def sort_key(self) -> tuple[object, ...]:
-        """An order between witnesses that doesn't depend on when they came."""
+        """An order between witnesses that doesn't depend on when they came.
+
+        A lock that was taken back after a wait comes after the acquire that it had before: whether the wait waited at
+        all is chance.
+        """
         sites = (self.taken_at.sort_key(), self.held_at.sort_key())
         guards = tuple(sorted([guard.key for guard in self.guards]))
         ways = (self.taken_at.way_key(), self.held_at.way_key())
-        return (self.allowed or "", self.timed, len(guards), *sites, self.origin, guards, *ways)
+        chance = self.taken_mode is RESTORE
+        return (self.allowed or "", self.timed, chance, len(guards), *sites, self.origin, guards, *ways)
 
 
 class Evidence:

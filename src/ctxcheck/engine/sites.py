@@ -45,6 +45,11 @@ class Place(NamedTuple):
     end_column: int = -1
 
 
+def portable_key(filename: str, function: str, position: int) -> tuple[str, str, int, str]:
+    """What a place is sorted by, wherever its file lies: see :meth:`Trace.sort_key`."""
+    return (filename.replace("\\", "/").rpartition("/")[2], function, position, filename)
+
+
 def resolve(code: CodeType, lasti: int) -> Place:
     """Return file, line, function and, where the interpreter kept them, columns of one instruction."""
     line, end_line, column, end_column = code.co_firstlineno, -1, -1, -1
@@ -84,15 +89,24 @@ class Trace:
         """The innermost function's qualified name, for fingerprints."""
         return self.codes[0].co_qualname if self.codes else "?"
 
-    def sort_key(self) -> tuple[str, str, int]:
-        """An order between traces that is the same in every process: file, function, position in it."""
+    def spot(self) -> tuple[str, str, int]:
+        """What tells the innermost place from others: file, function, position in it."""
         if not self.codes:
             return ("", "", 0)
         return (self.codes[0].co_filename, self.codes[0].co_qualname, self.lastis[0])
 
-    def way_key(self) -> tuple[tuple[str, str, int], ...]:
+    def sort_key(self) -> tuple[str, str, int, str]:
+        """An order between traces: the file's own name, function, position in it.
+
+        The folder comes last: a project, its environment and the library lie in other places on every machine, and
+        which of two traces is shown mustn't depend on where.
+        """
+        return portable_key(*self.spot())
+
+    def way_key(self) -> tuple[tuple[str, str, int, str], ...]:
         """What tells traces apart that end at one place: how it was come to, from the inside out."""
-        return tuple((c.co_filename, c.co_qualname, i) for c, i in zip(self.codes[1:], self.lastis[1:], strict=False))
+        pairs = zip(self.codes[1:], self.lastis[1:], strict=False)
+        return tuple(portable_key(code.co_filename, code.co_qualname, lasti) for code, lasti in pairs)
 
 
 EMPTY: Final = Trace((), ())

@@ -211,7 +211,7 @@ class Waits:
         if (woke and not sender.woke) or news or not sender.told:
             sender.woke, sender.told = sender.woke or woke, True
             self._engine.orders.note(
-                SenderFact(target, sender.at.sort_key(), frozenset(sender.needs), sender.woke)
+                SenderFact(target, sender.at.spot(), frozenset(sender.needs), sender.woke)
             )
         state.owner.learn_name()
         for lock_class, node in news:
@@ -234,7 +234,7 @@ class Waits:
         """Each place that sends a signal: which, where (the same in every process), what it needed, and whether it woke
         somebody."""
         return [
-            (target, sender.at.sort_key(), set(sender.needs), sender.woke)
+            (target, sender.at.spot(), set(sender.needs), sender.woke)
             for target, places in list(self._senders.items())
             for sender in list(places.values())
         ]
