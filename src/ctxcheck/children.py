@@ -74,13 +74,13 @@ class _Checks:
 
     def _make_session(self) -> Session:
         from ctxcheck.config import declared
-        from ctxcheck.locks import naming
+        from ctxcheck.locks import naming, scope
         from ctxcheck.selection import Allowance
         from ctxcheck.session import Session
 
         config = self._config
         naming.factories.update(config.factories)
-        naming.set_scope(config.include, config.exclude)
+        scope.set_scope(config.include, config.exclude)
         return Session(
             mode=config.mode,
             owners=config.owners or "observed",

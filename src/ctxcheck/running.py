@@ -33,7 +33,7 @@ class Run:
         from ctxcheck import baseline, outputs
         from ctxcheck.datafile import DataFile
         from ctxcheck.keys import Output
-        from ctxcheck.locks import naming
+        from ctxcheck.locks import naming, scope
         from ctxcheck.selection import Allowance
         from ctxcheck.session import Session
         from ctxcheck.targets import Targets, shipped
@@ -64,7 +64,7 @@ class Run:
         self._pid = os.getpid()
         self.config_path: str | None = os.path.abspath(resolved.path) if resolved.path is not None else None
         naming.factories.update(self.config.factories)
-        naming.set_scope(self.config.include, self.config.exclude)
+        scope.set_scope(self.config.include, self.config.exclude)
         self.data: DataFile = DataFile(
             self.config.data_dir, command, {"owners": self.config.owners or "observed"}
         )
@@ -177,7 +177,7 @@ class Run:
             return self._report_all(program_status)
 
     def _report_all(self, program_status: int) -> int:
-        from ctxcheck.locks import naming
+        from ctxcheck.locks import scope
 
         everything = self._with_children(self.session.violations)
         violations = everything[: self.config.max_reports]
@@ -190,7 +190,7 @@ class Run:
             self.data.close()
         if self.data.error:
             self._warn(self.data.error, at_the_end=True)
-        if missed := naming.misses():
+        if missed := scope.misses():
             self._warn(missed, at_the_end=True)
         complaints += self.warned if self.config.strict else []
         status = program_status

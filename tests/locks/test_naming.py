@@ -368,21 +368,6 @@ def key(lock: Any) -> str:
     return str(lock.step.lock_class.key)
 
 
-def test_without_source_the_ordinal_or_the_bytecode_tells(tmp_path: Path) -> None:
-    space: dict[str, Any] = {"Lock": ctxcheck.Lock, "__name__": "gone"}
-    exec(compile("class C:\n    def __init__(self):\n        self.x = Lock()\n        self.y = Lock()\n"
-                 "def f():\n    return [Lock(), Lock()]\n", "/no/such/file.py", "exec"), space)  # fmt: skip
-    made = space["C"]()
-    assert [key(made.x), key(made.y)] == ["gone:C.x", "gone:C.y"]
-    assert len({key(lock) for lock in space["f"]()}) == 2
-
-
-def test_a_source_that_doesnt_parse_or_doesnt_fit_is_no_error(tmp_path: Path) -> None:
-    module = load(tmp_path, "changed", "def f():\n    x = Lock()\n    return x\n")
-    Path(module.__file__ or "").write_text("this is ) not Python\n\n")
-    assert key(module.f()).startswith("changed:f")
-
-
 def test_a_module_without_a_name_is_no_error(tmp_path: Path) -> None:
     space: dict[str, Any] = {"Lock": ctxcheck.Lock, "__name__": None}
     exec("x = Lock()", space)
@@ -522,24 +507,6 @@ def test_lock_factory_takes_functions_only() -> None:
     assert ctxcheck.lock_factory(others) is others
 
 
-def test_include_and_exclude() -> None:
-    for include, exclude, checked in (
-        ((), (), True),
-        (("tests.*",), (), True),
-        (("elsewhere",), (), False),
-        ((), ("tests.locks.*",), False),
-        (("tests.*",), ("*.test_naming",), False),
-    ):
-        naming.set_scope(include, exclude)
-        try:
-            for make in (ctxcheck.Lock, ctxcheck.RLock):
-                lock = make()
-                assert hasattr(lock, "step") is checked, (include, exclude)
-                assert hasattr(make(name="in any case"), "step")
-        finally:
-            naming.set_scope((), ())
-
-
 def test_a_lock_made_where_no_python_code_runs_above() -> None:
     import _thread
 
@@ -572,89 +539,3 @@ def test_to_make_a_lock_keeps_nothing_alive() -> None:
     maker = Maker()
     assert maker.left is None
     assert maker.lock.step.lock_class.name.endswith("Maker.lock")  # type: ignore[attr-defined]
-
-
-APP = """
-import dataclasses, threading
-plain = threading.Lock()
-unnamed = [threading.Lock]
-table = __import__("collections").defaultdict(threading.Lock)
-class Ledger:
-    def __init__(self):
-        self.lock = threading.Lock()
-@dataclasses.dataclass
-class Record:
-    lock: threading.Lock = dataclasses.field(default_factory=threading.Lock)
-def work():
-    with plain: pass
-def both(a, b):
-    with a, b: pass
-    with b, a: pass
-def comprehensions(a, b):
-    [a.acquire() and [b.acquire() for _ in range(1)] for _ in range(1)]
-    b.release(); a.release()
-    [b.acquire() and (lambda: a.acquire())() for _ in range(1)]
-    a.release(); b.release()
-ledger, record = Ledger(), Record()
-both(ledger.lock, plain)
-comprehensions(record.lock, table["x"])
-[plain.acquire() and record.lock.acquire() for _ in range(1)]
-record.lock.release(); plain.release()
-[record.lock.acquire() and plain.acquire() for _ in range(1)]
-plain.release(); record.lock.release()
-with plain:
-    thread = threading.Thread(target=work); thread.start(); thread.join(1)
-"""
-
-
-@pytest.mark.parametrize(
-    ("file", "command", "module"),
-    [
-        ("app.py", ["app.py"], "app"),
-        ("app.py", ["-m", "app"], "app"),
-        ("app.py", ["imports.py"], "app"),
-        ("pkg/app.py", ["pkg/app.py"], "pkg.app"),
-        ("pkg/app.py", ["-m", "pkg.app"], "pkg.app"),
-        ("pkg/app.py", ["imports.py"], "pkg.app"),
-        ("app.py", ["spawns.py"], "spawns"),
-    ],
-)
-def test_a_lock_has_one_key_however_its_module_comes_in(
-    tmp_path: Path, file: str, command: list[str], module: str
-) -> None:
-    (tmp_path / "pkg").mkdir()
-    (tmp_path / "pkg" / "__init__.py").touch()
-    (tmp_path / file).write_text(APP)
-    (tmp_path / "imports.py").write_text(f"import {file.removesuffix('.py').replace('/', '.')}\n")
-    (tmp_path / "spawns.py").write_text(
-        f"{APP}\nimport multiprocessing\nif __name__ == '__main__':\n"
-        "    child = multiprocessing.get_context('spawn').Process(target=work); child.start(); child.join()\n"
-    )
-    options = ["--owners", "assumed", "--processes", "--output", "json:found.json"]
-    environ = {k: v for k, v in os.environ.items() if not k.startswith("CTXCHECK")}
-    done = subprocess.run(
-        [sys.executable, "-m", "ctxcheck", "run", *options, *command],
-        cwd=tmp_path, env=environ, capture_output=True, text=True, timeout=60, check=False,
-    )  # fmt: skip
-    found = json.loads((tmp_path / "found.json").read_text())
-    keys = {item["key"] for item in found["graph"]["classes"]}
-    assert {f"{module}:{name}" for name in ("plain", "Ledger.lock", "Record.lock", "<unnamed>")} <= keys, done.stderr
-    assert not [key for key in keys if "__main__" in key or "__mp_main__" in key]
-    for data in (tmp_path / ".ctxcheck").glob("run.*.jsonl"):
-        assert "__mp_main__:" not in data.read_text()
-
-
-def test_fingerprints_are_the_same_whoever_runs_it_and_on_each_version_of_python(tmp_path: Path) -> None:
-    """As they were on 3.11, where a comprehension is a function of its own."""
-    (tmp_path / "app.py").write_text(APP)
-    options = ["--owners", "assumed", "--output", "json:found.json"]
-    for command in (["app.py"], ["-m", "app"]):
-        subprocess.run(
-            [sys.executable, "-m", "ctxcheck", "run", *options, *command],
-            cwd=tmp_path, capture_output=True, timeout=60, check=False,
-        )  # fmt: skip
-        found = json.loads((tmp_path / "found.json").read_text())
-        assert sorted(v["fingerprint"] for v in found["violations"]) == FINGERPRINTS
-
-
-FINGERPRINTS = ["CTX001-017190fa", "CTX001-34f7597e", "CTX001-4817bdb1", "CTX006-7bb88a0c"]

@@ -212,9 +212,9 @@ def test_children_get_the_real_ones_and_pools_queues_and_conditions_work(tmp_pat
 def test_what_is_out_of_scope_is_the_real_one(tmp_path: Path) -> None:
     output = run(
         """
-        from ctxcheck.locks import naming
+        from ctxcheck.locks import scope
         ctxcheck.install()
-        naming.set_scope([], ["__main__"])
+        scope.set_scope([], ["__main__"])
         import multiprocessing.synchronize as s
         print(type(multiprocessing.Lock()) is s.Lock, type(multiprocessing.Lock()).__module__)
         """,

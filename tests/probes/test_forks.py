@@ -383,9 +383,9 @@ def test_withdrawn_is_withdrawn_and_other_files_are_left_alone(tmp_path: Path) -
 def test_a_child_reads_no_source_to_begin(ctxcheck: Run, tmp_path: Path) -> None:
     # `threading` makes a lock in each child; to read the source for its name would cost tens of milliseconds
     code = """
-    from ctxcheck.locks import naming
+    from ctxcheck.locks import assigned
     def child():
-        assert threading.__file__ not in naming._targets
+        assert threading.__file__ not in {*assigned._files, *assigned._whole}
         assert threading._active_limbo_lock.step.lock_class.name.endswith("_active_limbo_lock")
         os._exit(3)
     fork(child, 3)

@@ -22,8 +22,9 @@ from ctxcheck.engine.raw import get_ident
 from ctxcheck.engine.sites import capture
 from ctxcheck.engine.taskstate import TaskState
 from ctxcheck.engine.telling import report_sleep
-from ctxcheck.locks.naming import classify, in_scope
+from ctxcheck.locks.naming import classify
 from ctxcheck.locks.plain import OFF_FOR_GOOD
+from ctxcheck.locks.scope import in_scope
 
 if TYPE_CHECKING:
     from ctxcheck.engine.validator import Validator

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from ctxcheck import imports
 from ctxcheck.engine.raw import ORIGINALS, LockType, RLockType
-from ctxcheck.locks import naming
+from ctxcheck.locks import assigned
 from ctxcheck.locks.composite import Barrier, BoundedSemaphore, Condition, Event, Semaphore
 from ctxcheck.locks.plain import Lock, RLock
 
@@ -38,7 +38,7 @@ def install() -> None:
     if _before:
         return
     # makes a lock in each forked child: to read the source for it there would cost each child as much as ten forks
-    naming.give_name(vars(threading)["_after_fork"].__code__, "_active_limbo_lock")
+    assigned.give_name(vars(threading)["_after_fork"].__code__, "_active_limbo_lock")
     for name, ours in _OURS.items():
         _replace(threading, name, ours)
     imports.when_imported("multiprocessing.synchronize", _share)

@@ -17,7 +17,8 @@ from ctxcheck.engine import slowpath
 from ctxcheck.engine.classes import LOCK, RLOCK, SPIN, Kind, LockClass
 from ctxcheck.engine.raw import ORIGINALS, LockType, RLockType, allocate_lock
 from ctxcheck.fastpath import BaseLock
-from ctxcheck.locks.naming import classify, in_scope
+from ctxcheck.locks.naming import classify
+from ctxcheck.locks.scope import in_scope
 
 #: With ``CTXCHECK=0`` in the environment plain locks are made.
 OFF_FOR_GOOD: Final = os.environ.get("CTXCHECK") == "0"

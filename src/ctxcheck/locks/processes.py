@@ -19,7 +19,8 @@ from ctxcheck.engine.classes import PROCESS_LOCK, PROCESS_RLOCK, WITH, Kind, Ste
 from ctxcheck.engine.instances import credit, crediting
 from ctxcheck.engine.owner import VOID, Node
 from ctxcheck.locks import sent
-from ctxcheck.locks.naming import classify, in_scope
+from ctxcheck.locks.naming import classify
+from ctxcheck.locks.scope import in_scope
 
 if TYPE_CHECKING:
     from multiprocessing.synchronize import Lock as _Lock

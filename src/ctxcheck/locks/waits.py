@@ -14,7 +14,8 @@ from ctxcheck.engine.classes import ACQUIRE, EVERYTHING, FAILING, INSIDE, TIMED,
 from ctxcheck.engine.errors import ViolationError
 from ctxcheck.engine.owner import VOID, Node, Reentry
 from ctxcheck.engine.raw import get_frame
-from ctxcheck.locks.naming import classify, in_scope
+from ctxcheck.locks.naming import classify
+from ctxcheck.locks.scope import in_scope
 
 #: What these make for themselves is one with what it is part of, and is told of by that.
 _PARTS_OF: Final = frozenset({"threading", "queue", "concurrent.futures._base", "concurrent.futures.thread"})

@@ -8,7 +8,7 @@ from typing import Any, cast
 
 from ctxcheck.engine.classes import REGISTRY, Kind, LockClass
 from ctxcheck.engine.sites import EMPTY, Trace
-from ctxcheck.locks.naming import import_name
+from ctxcheck.locks.modules import import_name
 
 #: Under this name an object's ``__dict__`` keeps what it is to the probes.
 KEY = "_ctxcheck"

@@ -26,7 +26,7 @@ from ctxcheck.engine.instances import IMPORT
 from ctxcheck.engine.origins import Phase
 from ctxcheck.engine.owner import OwnerState
 from ctxcheck.engine.violations import Violation
-from ctxcheck.locks import naming
+from ctxcheck.locks import naming, scope
 from ctxcheck.probes import install
 from ctxcheck.pytest_plugin import runners
 from ctxcheck.pytest_plugin.failing import Broken, settle
@@ -135,7 +135,7 @@ class Checks:
         if package := greenlets.patched():
             raise pytest.UsageError(greenlets.refusal(package, "suite"))
         naming.factories.update(self.settings.config.factories)
-        naming.set_scope(self.settings.config.include, (*self.settings.config.exclude, *_RUNNERS))
+        scope.set_scope(self.settings.config.include, (*self.settings.config.exclude, *_RUNNERS))
         self._installed = not install.installed()
         try:
             adapters.install(self.settings.config.adapters)
@@ -177,7 +177,7 @@ class Checks:
         self.session.stop("run")
         if self.data.path is not None:
             self.data.write({"type": "end", "counts": dataclasses.asdict(self.session.counts())})
-        naming.set_scope((), ())
+        scope.set_scope((), ())
         if self.targets is not None:
             self.targets.uninstall()
         if self._installed:

@@ -25,7 +25,7 @@ from ctxcheck.engine.instances import BACKGROUND
 from ctxcheck.engine.origins import outliving
 from ctxcheck.engine.rules import GRADES
 from ctxcheck.engine.violations import Counts, Violation
-from ctxcheck.locks import naming
+from ctxcheck.locks import scope
 from ctxcheck.pytest_plugin import selected
 from ctxcheck.reports import json as json_report
 from ctxcheck.reports import text
@@ -211,7 +211,7 @@ class Results:
         """Say what else there is to be warned of: what can't be written, and what the configuration leaves out."""
         if self._checks.data.error:
             self._problems.append(self._checks.data.error)
-        if not self._workers and (missed := naming.misses()):
+        if not self._workers and (missed := scope.misses()):
             self._problems.append(missed)
 
     def _warnings(self) -> list[str]:
