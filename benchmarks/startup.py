@@ -31,6 +31,10 @@ _TIMED: Final = {
 }
 #: What a program of one line costs, by itself and checked.
 _RUN: Final = {"script": [], "run-start-up": ["-m", "ctxcheck", "run"]}
+#: The same for a test of one line.
+_TEST: Final = {"test": [], "pytest-start-up": ["--ctxcheck"]}
+#: Rows that fresh processes are timed for.
+_TIMED_ROWS: Final = ("import-ctxcheck", "import-everything", "run-start-up", "pytest-start-up")
 
 _NOT_MARKED: Final = """
 import ctxcheck, json, threading
@@ -115,7 +119,7 @@ def rows(rounds: int, wanted: Callable[[str], bool]) -> list[Row]:
     with tempfile.TemporaryDirectory(prefix="ctxcheck-benchmarks-") as folder:
         processes = Processes(Path(folder))
         found: list[Row] = []
-        if any(wanted(name) for name in ("import-ctxcheck", "import-everything", "run-start-up")):
+        if any(map(wanted, _TIMED_ROWS)):
             reference, *timed = _timed(processes, Path(folder), rounds)
             timed = [row for row in timed if wanted(row.name)]
             found += [reference, *timed] if any(row.to == _REFERENCE for row in timed) else timed
@@ -128,9 +132,17 @@ def rows(rounds: int, wanted: Callable[[str], bool]) -> list[Row]:
     return found
 
 
-NAMES: Final = (
-    "import-ctxcheck", "import-everything", "run-start-up", "heavy-modules", "markers-disabled", "locks-disabled",
-)  # fmt: skip
+NAMES: Final = (*_TIMED_ROWS, "heavy-modules", "markers-disabled", "locks-disabled")
+
+
+_TEST_SCRIPT: Final = """
+import atexit, time
+
+atexit.register(lambda: print(time.process_time_ns()))
+
+def test():
+    pass
+"""
 
 
 def _timed(processes: Processes, folder: Path, rounds: int) -> list[Row]:
@@ -141,6 +153,10 @@ def _timed(processes: Processes, folder: Path, rounds: int) -> list[Row]:
     # without site-packages: what an installed package has loaded by then would be free for both
     commands = {name: ["-S", "-c", text + tail] for name, text in _TIMED.items()}
     commands |= {name: [*way, str(script)] for name, way in _RUN.items()}
+    test = folder / "test_script.py"
+    test.write_text(_TEST_SCRIPT)
+    pytest = ["-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", str(folder), str(test)]
+    commands |= {name: [*pytest, *options] for name, options in _TEST.items()}
     for command in commands.values():
         processes.run(*command)
     order = random.Random(1)
@@ -159,7 +175,7 @@ def _timed(processes: Processes, folder: Path, rounds: int) -> list[Row]:
         cost = f"{Spread.of(own).median:.1f} ms"
         return Row(name, _GROUP, what, ratio, "x", _REFERENCE, cost, target)
 
-    started = Spread.of(above("run-start-up", "script"))
+    started, tested = Spread.of(above("run-start-up", "script")), Spread.of(above("pytest-start-up", "test"))
     return [
         Row(
             "raw-import", _GROUP, _REFERENCE, Spread(1.0, 1.0, 1.0), "x", "",
@@ -168,6 +184,7 @@ def _timed(processes: Processes, folder: Path, rounds: int) -> list[Row]:
         row("import-ctxcheck", "import ctxcheck", IMPORT),
         row("import-everything", "from ctxcheck import *", None),
         Row("run-start-up", _GROUP, "ctxcheck run script.py", started, "ms", "python script.py"),
+        Row("pytest-start-up", _GROUP, "pytest --ctxcheck, of one test", tested, "ms", "pytest"),
     ]  # fmt: skip
 
 
