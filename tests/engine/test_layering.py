@@ -54,7 +54,8 @@ ROOMS: dict[str, set[str]] = {
     "datadir": {"records"},
     "witnesses": {"engine", "evidence"},
     "intake": {"engine", "evidence", "witnesses"},
-    "store": {"datafile", "intake", "records", "reports", "witnesses", "engine"},
+    "gathered": {"datafile", "reports", "witnesses", "engine"},
+    "store": {"gathered", "intake", "records", "reports", "engine"},
     "merged": {"acceptance", "engine", "evidence", "recorder", "reports", "store", "unchanged", "witnesses"},
     "unchanged": set(),
     "commands": {
