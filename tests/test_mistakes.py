@@ -113,6 +113,7 @@ def test_a_report_in_short(ctxcheck: Run) -> None:
         ({"CTXCHECK_MOED": "warn"}, [], "environment: CTXCHECK_MOED is not a variable of ctxcheck; did you mean"),
         ({}, ["--data-dir", "program.py"], "can't write data file"),
         ({}, ["--include", "shop.*"], "no lock was made in a module that include names ('shop.*')"),
+        ({}, ["--ignore", "CTX"], "no rule is left by select = ['CTX'] and ignore = ['CTX']: nothing can be found"),
     ],
 )
 def test_a_warning_fails_a_strict_run(ctxcheck: Run, env: dict[str, str], args: list[str], line: str) -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 from ctxcheck.engine.blocking import CATEGORIES
-from ctxcheck.engine.rules import GRADES, Grade, selects
+from ctxcheck.engine.rules import GRADES, RULES, Grade, selects
 from ctxcheck.probes.catalogue import DEFAULT
 
 
@@ -102,6 +102,12 @@ class Config:
     def selects(self, code: str) -> bool:
         """Is the rule with this code to be reported?"""
         return selects(code, self.select, self.ignore)
+
+    def misses(self) -> str:
+        """A line on ``select`` and ``ignore``, if they leave no rule that could be broken; else empty."""
+        if any(self.selects(code) for code in RULES if code != "CTX901"):
+            return ""
+        return f"no rule is left by select = {[*self.select]} and ignore = {[*self.ignore]}: nothing can be found"
 
 
 @dataclass(frozen=True, slots=True)

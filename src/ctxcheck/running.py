@@ -190,7 +190,7 @@ class Run:
             self.data.close()
         if self.data.error:
             self._warn(self.data.error, at_the_end=True)
-        if missed := scope.misses():
+        for missed in filter(None, (self.config.misses(), scope.misses())):
             self._warn(missed, at_the_end=True)
         complaints += self.warned if self.config.strict else []
         status = program_status

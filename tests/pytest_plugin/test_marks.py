@@ -108,6 +108,9 @@ def test_the_fixture(suite: Suite) -> None:
             with bank.Ledger().lock:
                 assert ctxcheck.held_locks() == ["Ledger.lock"]
 
+        def test_forgets_with(ctxcheck):
+            ctxcheck.expect("CTX001")
+
         def test_unknown(ctxcheck):
             with pytest.raises(ValueError, match="unknown rule 'self-deadlok'; did you mean 'self-deadlock'"):
                 ctxcheck.expect("self-deadlok")
@@ -121,10 +124,12 @@ def test_the_fixture(suite: Suite) -> None:
         "test_expects": "PASSED",
         "test_expects_another": "FAILED",
         "test_expects_too_much": "FAILED",
+        "test_forgets_with": "ERROR",
         "test_held": "PASSED",
         "test_unknown": "PASSED",
     }
     assert "expected CTX001, but nothing broke it" in done.text
+    assert "ctxcheck.expect('CTX001') does nothing by itself: with ctxcheck.expect('CTX001'): ..." in done.text
     assert "expected CTX002, but nothing broke it (found: CTX001)" in done.text
     assert "cross-test" not in suite.run("-k", "test_expects and not another and not much").text
 
@@ -280,6 +285,7 @@ def test_options_in_vain_are_said_to_be(suite: Suite) -> None:
         ([], {"CTXCHECK_MOED": "x"}, "environment: CTXCHECK_MOED is not a variable of ctxcheck"),
         ([], {"CTXCHECK_DATA_DIR": "test_it.py"}, "can't write data file"),
         ([], {"CTXCHECK_INCLUDE": "bnak"}, "no lock was made in a module that include names ('bnak'); did you"),
+        ([], {"CTXCHECK_IGNORE": "CTX"}, "no rule is left by select = ['CTX'] and ignore = ['CTX']"),
     ],
 )
 def test_a_warning_fails_a_strict_session(suite: Suite, args: list[str], env: dict[str, str], line: str) -> None:

@@ -160,9 +160,11 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 @pytest.fixture
-def ctxcheck(request: pytest.FixtureRequest) -> Handle:
+def ctxcheck(request: pytest.FixtureRequest) -> Generator[Handle, None, None]:
     """What ctxcheck has found in this test so far, and what it should expect or accept there."""
     from ctxcheck.pytest_plugin.handle import Handle
 
     checks = cast("Any", request.config.pluginmanager.get_plugin(RUN))
-    return Handle(checks, cast("Any", request).node)
+    handle = Handle(checks, cast("Any", request).node)
+    yield handle
+    handle.end()

@@ -25,6 +25,7 @@ class Handle:
     def __init__(self, checks: Checks | None, item: pytest.Item) -> None:
         self._checks: Checks | None = checks
         self._item: pytest.Item = item
+        self._expected: list[Expected] = []
 
     @property
     def violations(self) -> list[Violation]:
@@ -43,7 +44,8 @@ class Handle:
         code = rule_called(rule, "ctxcheck.expect")
         if self._checks is None:
             pytest.skip(f"expects {code}, and ctxcheck is off: run with --ctxcheck")
-        return Expected(self._checks, self._item, code)
+        self._expected.append(Expected(self._checks, self._item, code))
+        return self._expected[-1]
 
     def allow(self, rule: str, *, reason: str) -> None:
         """From now on this test may break this rule.
@@ -61,6 +63,12 @@ class Handle:
         """The names of the locks that the calling thread or task holds, in the order of their acquisition."""
         return [] if self._checks is None else self._checks.session.held_locks()
 
+    def end(self) -> None:
+        """The test is over: what it expects without a block is a mistake, which would pass for ever."""
+        for rule in (expected.rule for expected in self._expected if not expected.entered):
+            call = f"ctxcheck.expect({rule!r})"
+            pytest.fail(f"{call} does nothing by itself: with {call}: ...", pytrace=False)
+
 
 @final
 class Expected:
@@ -69,11 +77,14 @@ class Expected:
     def __init__(self, checks: Checks, item: pytest.Item, rule: str) -> None:
         self._checks: Checks = checks
         self._item: pytest.Item = item
-        self._rule: str = rule
+        self.rule: str = rule
+        #: whether its block was entered
+        self.entered: bool = False
         self._before: set[str] = set()
         self._seen: list[Violation] = []
 
     def __enter__(self) -> list[Violation]:
+        self.entered = True
         self._before = {v.fingerprint for v in self._checks.found_in(self._item) if v.grade != "unlikely"}
         return self._seen
 
@@ -81,11 +92,11 @@ class Expected:
         self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
     ) -> None:
         new = [v for v in self._checks.found_in(self._item) if v.fingerprint not in self._before]
-        self._seen += [v for v in new if v.rule == self._rule]
+        self._seen += [v for v in new if v.rule == self.rule]
         self._checks.consume(self._item, self._seen)
         if not self._seen and kind is None:
             others = ", ".join(sorted({v.rule for v in new}))
             pytest.fail(
-                f"expected {self._rule}, but nothing broke it" + (f" (found: {others})" if others else ""),
+                f"expected {self.rule}, but nothing broke it" + (f" (found: {others})" if others else ""),
                 pytrace=False,
             )

@@ -211,8 +211,8 @@ class Results:
         """Say what else there is to be warned of: what can't be written, and what the configuration leaves out."""
         if self._checks.data.error:
             self._problems.append(self._checks.data.error)
-        if not self._workers and (missed := scope.misses()):
-            self._problems.append(missed)
+        missed = [self._checks.settings.config.misses(), "" if self._workers else scope.misses()]
+        self._problems += filter(None, missed)
 
     def _warnings(self) -> list[str]:
         return [*self._checks.warned, *self._problems, *self._complaints()]
