@@ -35,6 +35,8 @@ from os import urandom as _random
 from os import write as _write
 from typing import Any, Final, NamedTuple, cast
 
+from ctxcheck.engine.postponed import postpones
+
 if sys.platform != "win32":
     from fcntl import F_DUPFD_CLOEXEC as _DUPLICATE
     from fcntl import fcntl as _fcntl
@@ -110,6 +112,7 @@ class DataFile:
         self._pid = _getpid()
         self._id = _random(12).hex()
 
+    @postpones
     def write(self, record: Mapping[str, Any]) -> None:
         """Append one record as one line.
 
@@ -124,6 +127,7 @@ class DataFile:
         except Exception as error:
             self._remember("write", error)
 
+    @postpones
     def begin(self) -> str | None:
         """The path of the file that the next record goes to, created if need be; ``None`` if there is none.
 

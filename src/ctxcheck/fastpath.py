@@ -28,6 +28,7 @@ from ctxcheck.engine import slowpath
 from ctxcheck.engine.classes import WITH, LockClass, Step, Token
 from ctxcheck.engine.instances import credit, crediting
 from ctxcheck.engine.owner import OFF, OwnerState
+from ctxcheck.engine.postponed import postpones
 from ctxcheck.engine.raw import RLockType, allocate_lock, get_ident, local, uninterrupted
 from ctxcheck.engine.slowpath import turnstile
 from ctxcheck.engine.validator import Validator
@@ -52,14 +53,18 @@ class _End:
     def __init__(self, state: OwnerState) -> None:
         self.state: OwnerState = state
 
+    @postpones
+    @uninterrupted
     def __del__(self) -> None:
-        state = getattr(self, "state", None)
-        if state is None:
+        try:
+            state = self.state
+        except AttributeError:
             return  # a signal handler raised before it was made
         engine = state.engine
+        if engine.closed or engine.broken or state.ended:
+            return
         # in a forked child the other threads' states die too, in the one thread that is left
-        own = state.owner.ident == get_ident()
-        if own and not (engine.closed or engine.broken or state.ended):
+        if state.owner.ident == get_ident():
             slowpath.consult(engine.roster.end, state)
 
 
@@ -167,9 +172,16 @@ class BaseLock:
     def _acquire(self) -> Callable[..., bool]:
         return self._raw.acquire
 
+    @postpones
+    @uninterrupted
     def __del__(self, forget: Callable[[Any], None] = slowpath.forget) -> None:
-        # a lock that goes while it is held must not stay on its holder's chain; one that was never finished has no node
-        if getattr(self, "node", None) is not None:
+        # a lock that goes while it is held must not stay on its holder's chain; one that was never finished has none.
+        # What a signal handler raises here is lost, and a real lock has no finalizer: so none may run, as at a call
+        try:
+            node = self.node
+        except AttributeError:
+            return
+        if node is not None:
             forget(self)
 
     def __enter__(self) -> bool:
@@ -293,8 +305,14 @@ class RLock(RLockType):  # type: ignore[misc, valid-type]  # pyright: ignore[rep
         if crediting:
             credit(lock_class)
 
+    @postpones
+    @uninterrupted
     def __del__(self, forget: Callable[[Any], None] = slowpath.forget) -> None:
-        if getattr(self, "node", None) is not None:
+        try:
+            node = self.node
+        except AttributeError:
+            return
+        if node is not None:
             forget(self)
 
     def __enter__(self) -> bool:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, final
 
 from ctxcheck import notices
 from ctxcheck.acceptance import Acceptance
+from ctxcheck.engine.postponed import postpones
 from ctxcheck.engine.rules import selects
 from ctxcheck.reports.compose import compose, fingerprint
 
@@ -57,6 +58,7 @@ class Wording:
         """The name that the finding has in every run."""
         return fingerprint(finding)
 
+    @postpones
     def compose(self, finding: Finding, seen: Mapping[Edge, Evidence] | None = None) -> Violation:
         """The report on a finding; ``seen`` is where its orders were seen, if not here.  Raises nothing."""
         # of a name that many places give to their locks, the first one is that of whichever test came first

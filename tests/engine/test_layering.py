@@ -49,7 +49,7 @@ ROOMS: dict[str, set[str]] = {
     "targets": {"config", "keys", "imports", "markers", "probes"},
     "selftest": {"engine", "probes", "session"},
     "listing": {"keys", "probes", "selftest"},
-    "datafile": {"engine.rules", "engine.errors", "engine.violations"},
+    "datafile": {"engine.postponed", "engine.rules", "engine.errors", "engine.violations"},
     "records": {"datafile", "engine.errors"},
     "datadir": {"records"},
     "witnesses": {"engine", "evidence"},

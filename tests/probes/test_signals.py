@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import _thread
 import contextlib
 import functools
+import gc
 import os
 import signal
 import subprocess
@@ -15,7 +17,9 @@ from typing import Any
 import pytest
 
 import ctxcheck
-from ctxcheck.probes import signals
+from ctxcheck import wording
+from ctxcheck.locks import assigned
+from ctxcheck.probes import collector, later, signals
 
 USR1, USR2 = signal.SIGUSR1, signal.SIGUSR2
 
@@ -285,6 +289,114 @@ def test_our_own_handlers_are_not_the_programs(tmp_path: Any) -> None:
     assert type(get(USR1)) is type(lambda: None)
     undo()
     assert signal.getsignal(USR1) is signal.SIG_DFL
+
+
+# --- what a handler raises where it would be lost --------------------------------------------------------------------
+
+
+class Alarm(Exception):
+    pass
+
+
+def raise_alarm(number: int, frame: object) -> None:
+    raise Alarm
+
+
+def strike(monkeypatch: pytest.MonkeyPatch, where: Any, name: str, number: int) -> list[object]:
+    """Send a signal, once, while this function of ours runs; returns what was printed and dropped."""
+    real, todo = getattr(where, name), [number]
+
+    def struck(*args: Any, **kwargs: Any) -> Any:
+        if todo:
+            os.kill(os.getpid(), todo.pop())
+        return real(*args, **kwargs)
+
+    lost: list[object] = []
+    monkeypatch.setattr(where, name, struck)
+    monkeypatch.setattr(sys, "unraisablehook", lost.append)
+    return lost
+
+
+def wait() -> None:
+    for _ in range(600):
+        threading.Event().wait(0.01)
+
+
+@pytest.mark.parametrize("name", ["_arrange", "_leave", "enter"])
+@pytest.mark.parametrize("number", [USR1, signal.SIGINT])
+def test_what_a_handler_raises_while_we_follow_the_collector_comes_out(
+    monkeypatch: pytest.MonkeyPatch, name: str, number: int
+) -> None:
+    if number == USR1:
+        signal.signal(number, raise_alarm)
+    with ctxcheck.checking() as session, ctxcheck.Lock(name="held"):
+        if name == "_arrange":
+            gc.callbacks.append(gc.callbacks.pop(0))
+        lost = strike(monkeypatch, collector, name, number)
+        with pytest.raises(Alarm if number == USR1 else KeyboardInterrupt):
+            gc.collect()
+            wait()
+        monkeypatch.undo()
+        gc.collect()
+        assert not collector.collecting()
+        assert session.held_locks() == ["held"]
+    assert lost == []
+    assert [gc.callbacks.count(each) for each in (collector._first, collector._last)] == [1, 1]
+
+
+def test_what_a_handler_raises_while_a_lock_gets_its_name_comes_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    signal.signal(USR1, raise_alarm)
+    with ctxcheck.checking():
+        strike(monkeypatch, assigned, "_read", USR1)
+        with pytest.raises(Alarm):
+            named_after_all = ctxcheck.Lock()
+            wait()
+        assert named_after_all.step.lock_class.key.endswith(".named_after_all")  # type: ignore[attr-defined]
+
+
+def test_what_a_handler_raises_while_a_finding_is_put_into_words_comes_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    signal.signal(USR1, raise_alarm)
+    with ctxcheck.checking() as session:
+        lock = ctxcheck.Lock(name="twice")
+        strike(monkeypatch, wording, "compose", USR1)
+        with pytest.raises(Alarm):
+            lock.acquire()
+            lock.acquire(timeout=0.01)
+            with ctxcheck.atomic("here"):
+                ctxcheck.might_sleep()
+            wait()
+        lock.release()
+    assert [(v.rule, len(v.sites) > 0) for v in session.violations] == [("CTX101", True)]
+
+
+def test_when_no_thread_can_be_started_a_handler_runs_where_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    called: list[int] = []
+    signal.signal(USR1, lambda number, frame: called.append(number))
+
+    def refuse(*_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with ctxcheck.checking():
+        monkeypatch.setattr(later, "_start", refuse)
+        assert strike(monkeypatch, collector, "enter", USR1) == []
+        gc.collect()
+        assert called == [USR1]
+
+
+@pytest.mark.parametrize("make", ["Lock", "RLock", "Semaphore"])
+def test_no_handler_runs_in_the_finalizer_of_a_lock(make: str) -> None:
+    """It could only be lost there; as for :func:`ctxcheck.engine.raw.uninterrupted`, where that can be had."""
+    made = getattr(ctxcheck, make)()
+    record = getattr(made, "_record", made)
+    del made
+    signal.signal(USR1, raise_alarm)
+    holder = [record]
+    del record
+    with pytest.raises(Alarm):
+        # a finalizer begins before anything looks for the signal
+        for _ in map(_thread.interrupt_main, (USR1,)):
+            holder = holder[:0]
+            wait()
 
 
 # --- what is found ---------------------------------------------------------------------------------------------------

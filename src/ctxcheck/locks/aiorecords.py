@@ -18,7 +18,8 @@ from ctxcheck.engine.errors import ViolationError
 from ctxcheck.engine.findings import Finding
 from ctxcheck.engine.instances import credit, crediting
 from ctxcheck.engine.owner import VOID, Node, OwnerState, Unused
-from ctxcheck.engine.raw import get_ident
+from ctxcheck.engine.postponed import postpones
+from ctxcheck.engine.raw import get_ident, uninterrupted
 from ctxcheck.engine.sites import capture
 from ctxcheck.engine.taskstate import TaskState
 from ctxcheck.engine.telling import report_sleep
@@ -58,9 +59,15 @@ class Record:
         assert lock_class is not None
         return lock_class
 
+    @postpones
+    @uninterrupted
     def __del__(self, forget: Callable[[Any], None] = slowpath.forget) -> None:
         # a lock that goes while it is held must not stay on its holder's chain
-        if getattr(self, "node", None) is not None:
+        try:
+            node = self.node
+        except AttributeError:
+            return
+        if node is not None:
             forget(self)
 
 

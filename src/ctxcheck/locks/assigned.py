@@ -8,6 +8,8 @@ import linecache
 from types import CodeType
 from typing import Any, Final, NamedTuple
 
+from ctxcheck.engine.postponed import postpones
+
 
 class Target(NamedTuple):
     """What the source says of one call: ``name`` it is assigned to ("" if none), whether that is an attribute of
@@ -34,6 +36,7 @@ _files: Final[dict[str, dict[_Position, Target]]] = {}
 _whole: Final[dict[str, dict[_Position, Target]]] = {}
 
 
+@postpones
 def target_of(code: CodeType, lasti: int) -> Target:
     """What the call at a place is assigned to.
 

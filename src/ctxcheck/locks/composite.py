@@ -14,7 +14,8 @@ from ctxcheck.engine import slowpath
 from ctxcheck.engine.classes import ACQUIRE, BARRIER, CONDITION, EVENT, RLOCK, SEMAPHORE, TIMED, TRY
 from ctxcheck.engine.instances import credit, crediting
 from ctxcheck.engine.owner import VOID, Node
-from ctxcheck.engine.raw import ORIGINALS, RLockType, allocate_lock, get_ident
+from ctxcheck.engine.postponed import postpones
+from ctxcheck.engine.raw import ORIGINALS, RLockType, allocate_lock, get_ident, uninterrupted
 from ctxcheck.locks.naming import classify
 from ctxcheck.locks.plain import CheckedRLock, check_name, set_up
 from ctxcheck.locks.waits import awaited_class, before_signal, before_wait, is_wait, rested
@@ -245,7 +246,13 @@ class _Record:
         if crediting:
             credit(lock_class)
 
+    @postpones
+    @uninterrupted
     def __del__(self, forget: Callable[[Any], None] = slowpath.forget) -> None:
         # one that goes while it is held must not stay on its holder's chain
-        if getattr(self, "node", None) is not None:
+        try:
+            node = self.node
+        except AttributeError:
+            return
+        if node is not None:
             forget(self)

@@ -18,6 +18,8 @@ from ctxcheck.engine import slowpath
 from ctxcheck.engine.classes import PROCESS_LOCK, PROCESS_RLOCK, WITH, Kind, Step, Token
 from ctxcheck.engine.instances import credit, crediting
 from ctxcheck.engine.owner import VOID, Node
+from ctxcheck.engine.postponed import postpones
+from ctxcheck.engine.raw import uninterrupted
 from ctxcheck.locks import sent
 from ctxcheck.locks.naming import classify
 from ctxcheck.locks.scope import in_scope
@@ -59,8 +61,14 @@ class _Shared:
             credit(lock_class)
         register_after_fork(self, slowpath.abandon)
 
+    @postpones
+    @uninterrupted
     def __del__(self, forget: Callable[[Any], None] = slowpath.forget) -> None:
-        if getattr(self, "node", None) is not None:
+        try:
+            node = self.node
+        except AttributeError:
+            return
+        if node is not None:
             forget(self)
 
     def acquire(self, block: Any = True, timeout: Any = None) -> bool:

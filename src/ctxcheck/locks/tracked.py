@@ -37,6 +37,7 @@ from ctxcheck.engine.classes import (
 )
 from ctxcheck.engine.instances import credit, crediting
 from ctxcheck.engine.owner import OFF, VOID, Node, OwnerState
+from ctxcheck.engine.postponed import postpones
 from ctxcheck.engine.raw import get_ident, uninterrupted
 from ctxcheck.engine.sites import capture
 from ctxcheck.locks import replaced
@@ -107,6 +108,8 @@ class Tracked:
         if crediting:
             credit(lock_class)
 
+    @postpones
+    @uninterrupted
     def __del__(self) -> None:
         # what goes while it is held must not stay on its holders' chains
         for node in self._all_holds():

@@ -7,6 +7,7 @@ callbacks run inside.  If others change the list, they are put back in their pla
 from __future__ import annotations
 
 import gc
+from signal import SIGINT
 from typing import Any, Final, cast
 
 from ctxcheck import fastpath
@@ -15,9 +16,11 @@ from ctxcheck.engine.classes import ContextStep
 from ctxcheck.engine.destroyed import COLLECTING
 from ctxcheck.engine.interrupts import Begun
 from ctxcheck.engine.owner import VOID, OwnerState
-from ctxcheck.engine.raw import get_frame, get_ident
+from ctxcheck.engine.postponed import postpones
+from ctxcheck.engine.raw import get_frame, get_ident, uninterrupted
 from ctxcheck.engine.usage import COLLECTOR
 from ctxcheck.engine.validator import Validator
+from ctxcheck.probes import later
 from ctxcheck.probes.patches import Patches
 
 STEP: Final = ContextStep("interrupt", COLLECTOR, detail=frozenset({COLLECTOR}), boundary=True)
@@ -71,9 +74,31 @@ def _proceed(engine: Validator) -> None:
             slowpath.consult(engine.finalizers.proceed, fastpath.thread_state(fastpath._local, engine))
 
 
+@postpones
+@uninterrupted
 def _first(phase: str, info: dict[str, Any]) -> None:  # noqa: ARG001
     if phase != "start":
         return
+    try:
+        _enter()
+    except KeyboardInterrupt:  # by the interpreter's own handler: nobody could catch it here
+        if not later.again(SIGINT):
+            raise
+
+
+@postpones
+@uninterrupted
+def _last(phase: str, info: dict[str, Any]) -> None:
+    if phase != "stop":
+        return
+    try:
+        _exit(info)
+    except KeyboardInterrupt:  # by the interpreter's own handler: nobody could catch it here
+        if not later.again(SIGINT):
+            raise
+
+
+def _enter() -> None:
     COLLECTING.append(get_ident())
     callbacks = gc.callbacks
     if not callbacks or callbacks[0] is not _first or callbacks[-1] is not _last:
@@ -84,20 +109,19 @@ def _first(phase: str, info: dict[str, Any]) -> None:  # noqa: ARG001
     if entry is not None:
         state, begun = entry
         try:
-            begun.outer = get_frame(1)
+            begun.outer = get_frame(2)
         except ValueError:  # no function is running
             begun.outer = None
         _open.append(entry)
         state.cur = begun
 
 
-def _last(phase: str, info: dict[str, Any]) -> None:
-    if phase == "stop":
-        COLLECTING.clear()
-    if phase == "stop" and _open:
+def _exit(info: dict[str, Any]) -> None:
+    COLLECTING.clear()
+    if _open:
         _leave(full=info.get("generation") == 2)
     callbacks = gc.callbacks
-    if phase == "stop" and (not callbacks or callbacks[0] is not _first):
+    if not callbacks or callbacks[0] is not _first:
         _arrange()
 
 

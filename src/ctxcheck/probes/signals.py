@@ -4,6 +4,7 @@
 ``signal.getsignal`` give the handler itself.  ``signal.pthread_sigmask`` puts what it blocks on the chain of the main
 thread, which alone runs handlers.  A handler may raise, may never return, may be interrupted by another one, and by
 another signal of its own number: CPython calls handlers between any two bytecodes, also between those of a handler.
+A signal that strikes where an exception would be lost by our doing is put off.
 
 Not touched: what isn't a Python callable, ``signal.default_int_handler`` (it takes no lock), and asyncio's, which does
 nothing (the callbacks of ``loop.add_signal_handler`` are ordinary code).
@@ -19,9 +20,11 @@ from ctxcheck.engine import interrupts, slowpath
 from ctxcheck.engine.classes import ContextStep
 from ctxcheck.engine.finalizing import handler_calls
 from ctxcheck.engine.owner import VOID, Node, OwnerState
+from ctxcheck.engine.postponed import strikes
 from ctxcheck.engine.raw import get_ident, is_main_thread
 from ctxcheck.engine.sites import PACKAGE_DIR
 from ctxcheck.engine.usage import WITHIN
+from ctxcheck.probes import later
 from ctxcheck.probes.patches import Patches
 
 #: Steps that are remembered; a program may block any set of signals.
@@ -44,6 +47,8 @@ class _Handler:
         self.live: Callable[[], bool] = live
 
     def __call__(self, number: Any, frame: Any) -> Any:
+        if strikes(frame) and later.again(number):
+            return None
         node, state = None, None
         if fastpath.active and self.live():
             state = fastpath.current()
