@@ -124,3 +124,27 @@ def test_one_class_that_nests_leaves_the_others_chains_alone() -> None:
             with outer, other, a:
                 pass
         assert session.counts().chains == chains + 7, "its own are asked for each time from now on"
+
+
+def test_a_try_nests_nothing_and_what_is_waited_for_under_it_does() -> None:
+    a, b = pair("tried")
+    c = ctxcheck.Lock(name="tried")
+    with ctxcheck.checking() as session:
+        for _ in range(3):
+            with a:
+                assert b.acquire(False)
+                b.release()
+        before = session.counts().chains
+        with a:
+            pass
+        assert session.counts().chains == before, "known: the class isn't asked for each time"
+        assert session.violations == []
+        with a:
+            assert b.acquire(False)
+            with c:
+                pass
+            b.release()
+        assert orders(session) == 2, "of the one that is held, and of the one that was tried"
+        with c, b:
+            pass
+        assert [(v.rule, v.grade) for v in session.violations] == [("CTX003", "possible")]

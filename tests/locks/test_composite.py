@@ -284,6 +284,44 @@ def test_what_cant_wait_is_none(wait: Callable[[], object]) -> None:
     assert found(session) == []
 
 
+@pytest.mark.parametrize("kind", [ctxcheck.Lock, ctxcheck.SpinLock])
+@pytest.mark.parametrize("condition", [ctxcheck.Condition, ORIGINALS["Condition"]])
+def test_to_notify_and_to_wait_on_a_plain_lock_leaves_its_chains_known(kind: Any, condition: Any) -> None:
+    ready = condition(kind(name="ready"))
+    with ctxcheck.checking() as session:
+        chains = set[int]()
+        for turn in range(6):
+            with ready:
+                ready.wait(0)
+                ready.notify()
+            before = session.counts().chains
+            with ready:
+                pass
+            if turn:
+                chains.add(session.counts().chains - before)
+        assert chains == {0}
+    with pytest.raises(RuntimeError, match="un-acquired lock"):
+        ready.notify()
+
+
+def test_a_queue_in_use_has_nothing_to_validate() -> None:
+    ctxcheck.install()
+    try:
+        with checking() as session:
+            jobs: queue.Queue[int] = queue.Queue()
+            counts: list[int] = []
+            for _ in range(4):
+                jobs.put(1)
+                jobs.get()
+                jobs.task_done()
+                jobs.join()
+                counts.append(session.counts().chains)
+    finally:
+        ctxcheck.uninstall()
+    assert counts[0] > 0
+    assert counts[1:] == [counts[0]] * 3
+
+
 def test_a_condition_over_a_spin_lock_waits_without_it() -> None:
     spin = ctxcheck.SpinLock(name="spin")
     condition = ctxcheck.Condition(spin)

@@ -188,8 +188,8 @@ class Validator:
             held = []  # a region is re-entered: that adds no order
         elif nests:
             cacheable = False
-            ledger.nesting.mark(lock_class)
-            if mode.waits:
+            if mode.waits:  # a try is no order; who waits under what it has obtained is found here in his turn
+                ledger.nesting.mark(lock_class)
                 ledger.nesting.check(state, node, held, lock)
         if mode.waits:
             ledger.latches.waited_for(lock_class)

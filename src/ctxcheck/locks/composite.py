@@ -7,7 +7,8 @@ held while anything else runs, so the interpreter's own serve, and what is check
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final
 
 from ctxcheck import fastpath
 from ctxcheck.engine import slowpath
@@ -21,7 +22,6 @@ from ctxcheck.locks.plain import CheckedRLock, check_name, set_up
 from ctxcheck.locks.waits import awaited_class, before_signal, before_wait, is_wait, rested
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from threading import Barrier as _Barrier
     from threading import BoundedSemaphore as _BoundedSemaphore
     from threading import Condition as _Condition
@@ -33,6 +33,8 @@ else:
     _BoundedSemaphore = ORIGINALS["BoundedSemaphore"]
     _Event = ORIGINALS["Event"]
     _Barrier = ORIGINALS["Barrier"]
+
+_is_owned: Final[Callable[[Any], bool]] = vars(_Condition)["_is_owned"]
 
 
 def _sleeps(what: str) -> None:
@@ -76,6 +78,11 @@ class Condition(_Look, _Condition):
             set_up(lock, RLOCK, name, None, depth=3)
         super().__init__(lock)
         self._awaited = awaited_class(CONDITION, name)
+
+    def _is_owned(self) -> bool:
+        # a plain lock is asked by a try, which would be a step to validate each time that somebody waits or notifies
+        own = vars(self)["_lock"]
+        return bool(own._raw.locked() if isinstance(own, fastpath.BaseLock) else _is_owned(self))
 
     def wait(self, timeout: float | None = None) -> bool:
         """As ``threading.Condition.wait``; a sleep, and a wait for a notification, unless the timeout is zero."""
