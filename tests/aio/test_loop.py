@@ -623,3 +623,60 @@ def test_a_proxys_method_is_told_where_the_program_calls_it_and_by_no_name_of_th
     helps = [text for v in session.violations for text in v.helps]
     assert helps and not [text for text in helps if "_callmethod" in text or "to_thread(temp" in text]
     assert [text for text in helps if "put it into a function" in text]
+
+
+class OwnLoop(asyncio.SelectorEventLoop):
+    """Shuts its pool down as uvloop does: by code that isn't asyncio's, in a thread of its own."""
+
+    def _shut_down(self, done: Any) -> None:
+        self.pool.shutdown()
+        self.call_soon_threadsafe(done.set_result, None)
+
+    async def shutdown_default_executor(self, timeout: Any = None) -> None:
+        self.pool: Any = self._default_executor  # type: ignore[attr-defined]
+        if self.pool is not None:
+            await self.join(self._shut_down)
+
+    async def join(self, target: Callable[[Any], None]) -> None:
+        done = self.create_future()
+        thread = threading.Thread(target=target, args=(done,))
+        thread.start()
+        try:
+            await done
+        finally:
+            thread.join()
+
+
+@pytest.mark.parametrize("awaited", [False, True])
+def test_a_loop_that_isnt_asyncios_waits_for_its_own_thread_to_shut_its_pool_down(probes: Any, awaited: bool) -> None:
+    async def main() -> None:
+        await asyncio.to_thread(int)
+        if awaited:
+            await loop.shutdown_default_executor()
+
+    with checking() as session, asyncio.Runner(loop_factory=OwnLoop) as runner:
+        loop: Any = runner.get_loop()
+        runner.run(main())
+    assert found(session) == []
+    clean(session)
+
+
+def test_a_thread_that_runs_another_function_or_another_loops_is_waited_for(probes: Any) -> None:
+    other = OwnLoop()
+
+    def set_result(done: Any) -> None:
+        done.get_loop().call_soon_threadsafe(done.set_result, None)
+
+    async def main() -> None:
+        loop: Any = asyncio.get_running_loop()
+        await loop.join(set_result)
+        thread = threading.Thread(target=other._run_once)  # type: ignore[attr-defined]
+        other.call_soon(int)
+        thread.start()
+        thread.join()
+
+    with checking() as session, asyncio.Runner(loop_factory=OwnLoop) as runner:
+        runner.run(main())
+    other.close()
+    assert found(session) == [("CTX103", "certain")] * 2
+    assert [v.sites[0].text.strip() for v in session.violations] == ["thread.join()"] * 2

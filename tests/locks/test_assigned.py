@@ -10,6 +10,7 @@ import linecache
 import logging.handlers
 import queue
 import threading
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from types import CodeType, FrameType, ModuleType
@@ -138,3 +139,20 @@ def test_a_source_that_doesnt_parse_or_doesnt_fit_is_no_error(tmp_path: Path, wr
     found = load(tmp_path / "changed.py", "def f():\n    x = make()\n    return x\n", written)["f"]()
     # where there are calls elsewhere it isn't that file
     assert found == (NOWHERE if "make" in written else Target("x", "", 0))
+
+
+@pytest.mark.parametrize("where", ["function", "module"])
+def test_a_source_that_warns_is_read_without_a_warning(tmp_path: Path, where: str) -> None:
+    strings = r'''"\d\é", r"\(\"", f"\N{DIGIT ONE}\%"'''
+    source = f"x = [{strings}, make()][-1]\n"
+    if where == "function":
+        source = f"def f():\n    {source}    return x\n"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        code = compile(source, str(tmp_path / "warns.py"), "exec", dont_inherit=True)
+    (tmp_path / "warns.py").write_text(source, "utf-8")
+    space: dict[str, Any] = {"make": make}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        exec(code, space)
+        assert (space["f"]() if where == "function" else space["x"]) == Target("x", "", 0)

@@ -346,6 +346,33 @@ def test_a_file_that_was_opened_elsewhere_is_seen_whenever_it_is_reached(tmp_pat
     assert leave == "iterate" or path.read_bytes() == b"x"
 
 
+def test_a_write_that_no_call_of_that_name_makes_says_that_it_is_the_buffers(tmp_path: Path) -> None:
+    def write(file: Any) -> None:
+        file.write(b"x")
+
+    def seek(file: Any) -> None:
+        file.seek(0)
+
+    def end(file: Any) -> None:
+        with file:
+            pass
+
+    raw, *files = (open(tmp_path / "file", "wb", buffering) for buffering in (0, -1, -1))
+
+    async def main() -> None:
+        write(raw)
+        for file, leave in zip(files, (seek, end), strict=True):
+            file.write(b"x")
+            leave(file)
+
+    with checking() as session:
+        asyncio.run(main())
+    for file in (raw, *files):
+        file.close()
+    told = {v.sites[0].function.rpartition(".")[2]: "in its buffer" in " ".join(v.notes) for v in session.violations}
+    assert told == {"write": False, "seek": True, "end": True}
+
+
 def test_what_is_in_the_buffer_costs_nobody_anything(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_text("x\n" * 5)

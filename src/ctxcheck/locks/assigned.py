@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import itertools
 import linecache
+import re
 from types import CodeType
 from typing import Any, Final, NamedTuple
 
@@ -24,6 +25,10 @@ class Target(NamedTuple):
 
 #: What isn't known.
 NOWHERE: Final = Target("", "", 0)
+
+#: A backslash in a string, and what follows it; one that means nothing makes the parser warn.
+_ESCAPE: Final = re.compile(r"\\(.)", re.DOTALL)
+_MEANT: Final = frozenset("\\'\"\r\nabfnrtv01234567xNuU")
 
 #: Line, column, end line, end column of a call.
 _Position = tuple[int, int, int, int]
@@ -93,7 +98,7 @@ def _read(code: CodeType, lasti: int) -> Target:
 def _calls_in_file(filename: str) -> dict[_Position, Target]:
     """All calls of a file; nothing if there is none, or if it isn't Python."""
     try:
-        return calls_in(ast.parse("".join(linecache.getlines(filename))))
+        return calls_in(_parse(linecache.getlines(filename)))
     except (SyntaxError, ValueError):
         return {}
 
@@ -107,18 +112,28 @@ def _calls_of(code: CodeType, lines: list[str]) -> dict[_Position, Target]:
     first = code.co_firstlineno
     try:
         if code.co_name == "<module>":
-            return calls_in(ast.parse("".join(lines)), nested=False)
+            return calls_in(_parse(lines), nested=False)
         if code.co_name.startswith("<"):
             return {}
         text = lines[first - 1 : _last_line(code)]
         indented = text[0][:1].isspace()
-        tree = ast.parse("".join(["if 1:\n", *text] if indented else text))
+        tree = _parse(["if 1:\n", *text] if indented else text)
     except (SyntaxError, ValueError, IndexError):
         return {}
     outer: Any = tree.body[0] if indented else tree
     if len(tree.body) != 1 or len(outer.body) != 1 or getattr(outer.body[0], "name", None) != code.co_name:
         return {}
     return calls_in(outer.body[0], first - 1 - indented)
+
+
+def _parse(lines: list[str]) -> ast.Module:
+    """The tree of a source, without the warnings of what is in its strings: they were given when it was compiled, and
+    where warnings are errors there would be no tree."""
+    return ast.parse(_ESCAPE.sub(_plain, "".join(lines)))
+
+
+def _plain(escape: re.Match[str]) -> str:
+    return escape[0] if escape[1] in _MEANT else f".{escape[1]}"  # as long as it was: places in a line stay
 
 
 def _last_line(code: CodeType) -> int:

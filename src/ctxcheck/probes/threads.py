@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 import threading
+from types import MethodType
 from typing import Any, NamedTuple, cast
 
 from ctxcheck import fastpath
@@ -16,12 +18,13 @@ from ctxcheck.probes.patches import Patches
 
 
 class _Known:
-    """What is known of one thread: its class, what it counts for, the test that it works for, and whether somebody has
-    seen that it is over."""
+    """What is known of one thread: its class, what it counts for, the test that it works for, the event loop that it is
+    a part of (its ``id``, to keep nothing alive; 0 for none), and whether somebody has seen that it is over."""
 
-    __slots__ = ("origin", "over", "party", "test")
+    __slots__ = ("loop", "origin", "over", "party", "test")
 
-    def __init__(self, party: LockClass) -> None:
+    def __init__(self, party: LockClass, loop: int) -> None:
+        self.loop: int = loop
         self.origin: str = origin_here()
         self.test: str = behalf.now()
         self.party: LockClass = party
@@ -36,7 +39,8 @@ def watch(patches: Patches) -> None:
     def start(original: Any, live: Any) -> Any:
         def start(self: Any) -> None:
             if live() and KEY not in fields(self):
-                fields(self)[KEY] = _Known(slowpath.consult(_party, self) or party_of(THREAD, original))
+                party = slowpath.consult(_party, self) or party_of(THREAD, original)
+                fields(self)[KEY] = _Known(party, slowpath.consult(_loop_of, self) or 0)
             original(self)
 
         return start
@@ -63,7 +67,8 @@ def watch(patches: Patches) -> None:
                 return
             if is_wait(timeout) and (known is None or not known.over) and fields(self).get("_ident") != get_ident():
                 target = None if known is None else known.party
-                before_wait(target, "Thread.join", timed=timeout is not None)
+                own = known is not None and known.loop and slowpath.consult(_is_running, known.loop)
+                before_wait(target, "Thread.join", timed=timeout is not None, over=bool(own))
             original(self, timeout)
             if known is not None and not known.over:
                 known.over = not is_alive(self)
@@ -98,6 +103,25 @@ def _party(thread: Any) -> LockClass:
     if run is threading.Timer.run and "function" in own:
         return party_of(THREAD, own["function"], own.get("args") or ())
     return party_of(THREAD, thread.run)
+
+
+def _loop_of(thread: Any) -> int:
+    """The event loop whose own thread this is, by its ``id``: it runs a method of the loop that is private.
+
+    So loops shut their default pool down.  uvloop does it in C: no frame says that the loop itself joins that thread,
+    which has told it by then that it is done.
+    """
+    target = fields(thread).get("_target")
+    events: Any = sys.modules.get("asyncio.events")
+    if type(target) is not MethodType or events is None:
+        return 0
+    loop, name = target.__self__, getattr(target.__func__, "__name__", "")
+    return id(loop) if isinstance(loop, events.AbstractEventLoop) and name.startswith("_") else 0
+
+
+def _is_running(loop: int) -> bool:
+    events: Any = sys.modules.get("asyncio.events")
+    return events is not None and id(events._get_running_loop()) == loop
 
 
 def _is_worker(target: Any) -> bool:

@@ -65,6 +65,8 @@ def write_loop(draft: Draft, facts: SleepFacts) -> None:
         draft.note(facts.why)
     if finding.grade == "unlikely":  # why, first: the short form shows that alone
         draft.note("it writes a log, a line at a time: rarely slow, unless the disk is")
+    if facts.what == "file.write" and not through and _is_other_call(draft, "write"):
+        draft.note("what is written here is what the file still has in its buffer")
     draft.note("it may have returned at once this time; the rule is about the time when it doesn't")
     if finding.grade == "unlikely":
         draft.help("let the loop's code log to a `logging.handlers.QueueHandler`, and a `QueueListener` write the file")
@@ -102,6 +104,12 @@ def _as_arguments(draft: Draft) -> str:
     if call is None or len(call[0]) > _MAX_CALL:
         return ""
     return ", ".join(part for part in (call[1], call[2].strip()) if part)
+
+
+def _is_other_call(draft: Draft, name: str) -> bool:
+    """Whether the text at the first site is known, and has no call of something with ``name`` in its own."""
+    site = draft.sites[0]
+    return 0 <= site.column < site.end_column and name not in site.text[site.column : site.end_column].partition("(")[0]
 
 
 def _coroutine(trace: Trace) -> Trace:
