@@ -31,6 +31,7 @@ from ctxcheck.probes import install
 from ctxcheck.pytest_plugin import runners
 from ctxcheck.pytest_plugin.failing import Broken, settle
 from ctxcheck.pytest_plugin.marks import Wishes, wishes_of
+from ctxcheck.pytest_plugin.notes import Notes
 from ctxcheck.pytest_plugin.results import Results
 from ctxcheck.pytest_plugin.settings import Settings
 from ctxcheck.reports import json, text  # before anything can be in the way of an import
@@ -84,6 +85,7 @@ class Checks:
     def __init__(self, config: pytest.Config, settings: Settings) -> None:
         self.config: pytest.Config = config
         self.settings: Settings = settings
+        self.notes: Notes = Notes()
         self.results: Results = Results(self)
         wanted = settings.config
         owners = wanted.owners or "assumed"
@@ -108,6 +110,8 @@ class Checks:
             known=self.baseline.known if self.baseline is not None else None,
         )
         self._test: _Test | None = None
+        #: the name of the last one that was begun
+        self._begun: str = ""
         #: fixtures of wider scopes that are being set up or torn down
         self.spans: int = 0
         #: what the phase of a test that has just ended was failed for
@@ -292,6 +296,9 @@ class Checks:
         return outcome
 
     def _begin(self, item: pytest.Item) -> None:
+        if self._pid != os.getpid():
+            self._begin_elsewhere()
+        self._begun = item.nodeid
         wishes = item.stash.get(_WISHES, None) or wishes_of(item)
         phase = self.session.engine.origins.begin(self.state(), item.nodeid, self._fixtures_of(item))
         self._test = _Test(phase, wishes)
@@ -299,6 +306,16 @@ class Checks:
             self.allow(item, allowance)
         self._grant(self._test)
         self.results.begun += 1
+
+    def _begin_elsewhere(self) -> None:
+        """A process was forked for a test: what was found before is its parent's to tell."""
+        self._pid = os.getpid()
+        self.results = Results(self, before=self.session.counts())
+        self.session.engine.origins.leave_to_parent()
+
+    def _of_this_process(self) -> dict[str, Any]:
+        self._collect()
+        return self.results.of_this_process()
 
     def _grant(self, test: _Test) -> None:
         """What a test asks for is so from now on."""
@@ -439,9 +456,16 @@ class Checks:
         """A finding is in it, whatever the test's own outcome is."""
         raised, self._raised = self._raised, None
         report = settle((yield), item, call, raised)
-        if raised is not None and report.failed:
-            self.results.shown.update(v.fingerprint for v in raised.violations)
+        if self._begun == item.nodeid:
+            told = [v.fingerprint for v in raised.violations] if raised is not None else []
+            self.notes.attach(report, told, self._of_this_process)
         return report
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """A test's report has come to the process that tells."""
+        if not (hasattr(self.config, "workerinput") or self.notes.elsewhere()):
+            self.notes.take(report)
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtestloop(self, session: pytest.Session) -> Generator[None, Any, Any]:

@@ -46,7 +46,7 @@ def settle(
             # what wasn't to be run was found wanting
             failure = raised
             report = _failed(report, item, raised)
-        else:
+        elif str(raised.msg) not in report.longreprtext:  # who collects failures may have it among his own
             report.sections.append((f"Captured ctxcheck {report.when}", str(raised.msg)))
     crash: Any = getattr(report.longrepr, "reprcrash", None)
     if isinstance(failure, Broken) and crash is not None:
