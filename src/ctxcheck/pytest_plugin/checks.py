@@ -231,9 +231,12 @@ class Checks:
 
     # --- collection -------------------------------------------------------------------
 
-    @pytest.hookimpl(trylast=True)
-    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> Generator[None, Any, Any]:
         """A marker that isn't understood is a mistake to be told before anything runs."""
+        collected = len(items)
+        outcome = yield
+        self.results.left_out = max(0, collected - len(items))
         for item in items:
             try:
                 item.stash[_WISHES] = wishes_of(item)
@@ -242,6 +245,7 @@ class Checks:
                     raise
                 # the process that reports has no items, and one of xdist's workers can't tell it more than a test can
                 item.stash[_MISTAKE] = str(error)
+        return outcome
 
     @pytest.hookimpl(trylast=True)
     def pytest_collection_finish(self) -> None:

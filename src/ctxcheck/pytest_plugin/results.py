@@ -61,6 +61,9 @@ class Results:
         self.found: dict[str, list[Violation]] = {}
         self.unused: list[str] = []
         self.missing: list[str] = []
+        #: how many tests were collected here that somebody has left out then, and how many anywhere
+        self.left_out: int = 0
+        self._left_out: int = 0
         #: the cycles that were told of by an origin: rule, class keys, grade
         self._told: dict[tuple[str, tuple[str, ...]], int] = {}
         self._documents: list[Any] = []
@@ -122,6 +125,7 @@ class Results:
         return {
             "schema_version": SCHEMA_VERSION,
             "tests": self.begun,
+            "left_out": self.left_out,
             "found": [[origin, v.to_dict()] for origin, vs in found.items() for v in vs],
             "told": [[rule, list(keys), grade] for (rule, keys), grade in self._told.items()],
             "unused": self.unused,
@@ -151,6 +155,7 @@ class Results:
         for rule, keys, grade in data["told"]:
             self._note_told(rule, tuple(keys), grade)
         self.tests += data["tests"]
+        self._left_out = max(self._left_out, data["left_out"])
         self.unused += data["unused"]
         for (kind, rules, reason, file, line), used in data["allows"] if data["tests"] else ():
             allow = UnusedAllow(kind, tuple(rules), reason, file, line)
@@ -189,7 +194,7 @@ class Results:
         self._take(data)
         self._take_notes()
         self._concluded = True
-        self._whole = selected.is_whole(session) and not self.missing
+        self._whole = bool(self.tests) and selected.is_whole(session, left_out=self._left_out) and not self.missing
         try:
             self._judge()
         except ConfigError as error:
@@ -297,7 +302,9 @@ class Results:
         return [f"in the baseline, and no longer found: {entry}" for entry in entries]
 
     def _checked_nothing(self) -> bool:
-        return bool(self.tests) and self.counts().nothing()
+        option = self._checks.config.option
+        asked = not (getattr(option, "setuponly", False) or getattr(option, "setupplan", False))
+        return asked and bool(self.tests) and self.counts().nothing()
 
     def counts(self) -> Counts:
         """What was checked, in all processes together."""
