@@ -502,6 +502,23 @@ def _tests(origins: Iterable[str]) -> list[str]:
 
 def reproduce(origins: Iterable[str], from_here: Callable[[str], str]) -> str:
     """The command that runs just the tests that a finding was made of; empty if there are none.  ``from_here`` gives
-    a test's name as it is called from the working directory."""
-    tests = [from_here(test) for test in _tests(origins)]
-    return " ".join(["pytest --ctxcheck", *(f'"{test}"' for test in tests)]) if tests else ""
+    a test's name as it is called from the working directory.
+
+    A fixture of a module or class has a part in it through any of the tests there: a thread that it has started does
+    what those want done.
+    """
+    origins = list(origins)
+    shared = [base for base in dict.fromkeys(map(_base_of_fixture, origins)) if base]
+    tests = [test for test in _tests(origins) if not any(_is_below(test, base) for base in shared)]
+    named = [from_here(test) for test in dict.fromkeys((*shared, *tests))] if _tests(origins) else []
+    return " ".join(["pytest --ctxcheck", *(f'"{test}"' for test in named)]) if named else ""
+
+
+def _base_of_fixture(origin: str) -> str:
+    """The module or class that a fixture of a wider scope stands in; empty for other origins and fixtures."""
+    name = origin.removeprefix(f"{BACKGROUND} of ")
+    return name.removeprefix("<fixture ").rpartition("::")[0] if name.startswith("<fixture ") else ""
+
+
+def _is_below(test: str, base: str) -> bool:
+    return test.startswith((f"{base}::", f"{base}/"))
