@@ -237,7 +237,7 @@ def test_nobody_is_told_to_change_a_block_that_was_left_before(tmp_path: Path) -
     assert violation.sites[1].label == "while holding `a`, first acquired on this path here"
     assert [text.replace(str(tmp_path), "") for text in violation.helps[:2]] == [
         "pick one order and use it everywhere; to match back(), take `b` before `a` in second() (bank.py:8)",
-        "release `a` before taking `b` (bank.py:8)",
+        "or release `a` before taking `b` (bank.py:8)",
     ]
 
 

@@ -29,7 +29,7 @@ from ctxcheck.engine.violations import Violation
 from ctxcheck.locks import naming, scope
 from ctxcheck.probes import install
 from ctxcheck.pytest_plugin import runners
-from ctxcheck.pytest_plugin.failing import Broken, settle
+from ctxcheck.pytest_plugin.failing import Broken, end_at_the_call, settle
 from ctxcheck.pytest_plugin.marks import Wishes, wishes_of
 from ctxcheck.pytest_plugin.notes import Notes
 from ctxcheck.pytest_plugin.results import Results
@@ -286,6 +286,7 @@ class Checks:
             self._news(item, when)
             raise
         except BaseException as error:
+            end_at_the_call(error)
             news = self._news(item, when)
             if not news:
                 raise
