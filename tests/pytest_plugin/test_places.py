@@ -139,3 +139,30 @@ def test_a_fixture_has_its_part_through_any_test_of_its_module(suite: Suite) -> 
     assert done.text.count('reproduce: pytest --ctxcheck "test_it.py::TestMail"\n') == 1
     again = suite.run("test_it.py::TestMail")
     assert again.found == done.found != []
+
+
+def test_so_has_a_module_that_has_started_a_thread(suite: Suite) -> None:
+    suite.write(
+        test_it="""
+        import queue, threading
+        import bank
+
+        JOBS = queue.Queue()
+
+        def work():
+            while JOBS.get():
+                bank.first(bank.Ledger(), bank.Audit())
+                JOBS.task_done()
+
+        threading.Thread(target=work, daemon=True).start()
+
+        def test_asks():
+            JOBS.put(1)
+            JOBS.join()
+
+        def test_other_order():
+            bank.second(bank.Audit(), bank.Ledger())
+        """
+    )
+    done = suite.run()
+    assert done.text.count('reproduce: pytest --ctxcheck "test_it.py"\n') == 1

@@ -504,14 +504,22 @@ def reproduce(origins: Iterable[str], from_here: Callable[[str], str]) -> str:
     """The command that runs just the tests that a finding was made of; empty if there are none.  ``from_here`` gives
     a test's name as it is called from the working directory.
 
-    A fixture of a module or class has a part in it through any of the tests there: a thread that it has started does
-    what those want done.
+    A fixture of a module or class, or a module that is imported, may have its part through any of the tests there: a
+    thread that it has started does what those want done.
     """
     origins = list(origins)
-    shared = [base for base in dict.fromkeys(map(_base_of_fixture, origins)) if base]
-    tests = [test for test in _tests(origins) if not any(_is_below(test, base) for base in shared)]
-    named = [from_here(test) for test in dict.fromkeys((*shared, *tests))] if _tests(origins) else []
+    shared = {origin: _base_of_fixture(origin) for origin in origins if _is_shared(origin)}
+    bases = [base for base in shared.values() if base]
+    tests = [test for test in _tests(origins) if not any(_is_below(test, base) for base in bases)]
+    if len(bases) < len(shared):
+        tests = [test.partition("::")[0] for test in tests]
+    named = [from_here(test) for test in dict.fromkeys((*bases, *tests))] if _tests(origins) else []
     return " ".join(["pytest --ctxcheck", *(f'"{test}"' for test in named)]) if named else ""
+
+
+def _is_shared(origin: str) -> bool:
+    """Whether several tests may have to do with it: an import, a fixture of a wider scope, an unnamed background."""
+    return origin.removeprefix(f"{BACKGROUND} of ").startswith("<")
 
 
 def _base_of_fixture(origin: str) -> str:
