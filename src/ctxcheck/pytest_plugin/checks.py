@@ -110,8 +110,8 @@ class Checks:
             known=self.baseline.known if self.baseline is not None else None,
         )
         self._test: _Test | None = None
-        #: the name of the last one that was begun
-        self._begun: str = ""
+        #: the last one that was begun
+        self._begun: pytest.Item | None = None
         #: fixtures of wider scopes that are being set up or torn down
         self.spans: int = 0
         #: what the phase of a test that has just ended was failed for
@@ -303,7 +303,7 @@ class Checks:
     def _begin(self, item: pytest.Item) -> None:
         if self._pid != os.getpid():
             self._begin_elsewhere()
-        self._begun = item.nodeid
+        self._begun = item
         wishes = item.stash.get(_WISHES, None) or wishes_of(item)
         phase = self.session.engine.origins.begin(self.state(), item.nodeid, self._fixtures_of(item))
         self._test = _Test(phase, wishes)
@@ -461,7 +461,7 @@ class Checks:
         """A finding is in it, whatever the test's own outcome is."""
         raised, self._raised = self._raised, None
         report = settle((yield), item, call, raised)
-        if self._begun == item.nodeid:
+        if self._begun is item:
             told = [v.fingerprint for v in raised.violations] if raised is not None else []
             self.notes.attach(report, told, self._of_this_process)
         return report
