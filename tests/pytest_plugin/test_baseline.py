@@ -94,6 +94,40 @@ def test_a_part_of_the_suite_doesnt_show_that_anything_is_gone(known: Path, word
     assert done.returncode == 0, done.stdout
 
 
+SHARD = """
+def pytest_collection_modifyitems(items):
+    items[:] = items[:1]
+"""
+
+
+@pytest.mark.parametrize("words", [(), ("-p", "xdist", "-n", "2")])
+def test_a_shard_doesnt_either(known: Path, words: tuple[str, ...]) -> None:
+    (known / "tests" / "conftest.py").write_text(SHARD)
+    done = suite_run(known, *words, "--ctxcheck-strict")
+    assert "no longer found" not in done.stdout
+    assert done.returncode == 0, done.stdout
+    # what the configuration leaves out is never run
+    (known / "tests" / "conftest.py").unlink()
+    (known / "pytest.ini").write_text("[pytest]\naddopts = -k 'not nothing'\n")
+    assert GONE in suite_run(known, *words).stdout
+
+
+def test_some_of_the_folders_with_tests_dont_either(known: Path) -> None:
+    (known / "pytest.ini").write_text("[pytest]\ntestpaths = tests more*\n")
+    (known / "more").mkdir()
+    (known / "more" / "test_more.py").write_text("def test_more(): pass\n")
+    assert "no longer found" not in suite_run(known, "tests").stdout
+    assert GONE in suite_run(known, "tests", "more").stdout
+    assert GONE in suite_run(known).stdout
+
+
+def test_a_run_that_only_sets_up_doesnt_either(known: Path) -> None:
+    done = suite_run(known, "--setup-plan", "--ctxcheck-strict")
+    assert done.returncode == 0, done.stdout
+    assert "no longer found" not in done.stdout
+    assert "nothing was checked" not in done.stdout
+
+
 def test_a_run_that_stops_early_doesnt_either(known: Path) -> None:
     (known / "tests" / "test_a.py").write_text("def test_fails(): assert 0\n")
     assert "no longer found" not in suite_run(known, "-x").stdout

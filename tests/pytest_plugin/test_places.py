@@ -101,3 +101,68 @@ def test_the_paths_of_the_configuration_go_from_where_that_was_found(
         monkeypatch.chdir(folder)
         done = suite.run()
         assert (done.status, "1 in the baseline" in done.text) == (0, True), done.text
+
+
+def test_a_fixture_has_its_part_through_any_test_of_its_module(suite: Suite) -> None:
+    suite.write(
+        test_it="""
+        import queue, threading, unittest
+        import bank
+
+        class TestMail(unittest.TestCase):
+            @classmethod
+            def setUpClass(cls):
+                cls.jobs = queue.Queue()
+                cls.thread = threading.Thread(target=cls.work)
+                cls.thread.start()
+
+            @classmethod
+            def tearDownClass(cls):
+                cls.jobs.put(None)
+                cls.thread.join()
+
+            @classmethod
+            def work(cls):
+                while cls.jobs.get():
+                    bank.first(bank.Ledger(), bank.Audit())
+                    cls.jobs.task_done()
+
+            def test_asks(self):
+                self.jobs.put(1)
+                self.jobs.join()
+
+            def test_other_order(self):
+                bank.second(bank.Audit(), bank.Ledger())
+        """
+    )
+    done = suite.run()
+    assert done.text.count('reproduce: pytest --ctxcheck "test_it.py::TestMail"\n') == 1
+    again = suite.run("test_it.py::TestMail")
+    assert again.found == done.found != []
+
+
+def test_so_has_a_module_that_has_started_a_thread(suite: Suite) -> None:
+    suite.write(
+        test_it="""
+        import queue, threading
+        import bank
+
+        JOBS = queue.Queue()
+
+        def work():
+            while JOBS.get():
+                bank.first(bank.Ledger(), bank.Audit())
+                JOBS.task_done()
+
+        threading.Thread(target=work, daemon=True).start()
+
+        def test_asks():
+            JOBS.put(1)
+            JOBS.join()
+
+        def test_other_order():
+            bank.second(bank.Audit(), bank.Ledger())
+        """
+    )
+    done = suite.run()
+    assert done.text.count('reproduce: pytest --ctxcheck "test_it.py"\n') == 1

@@ -190,3 +190,19 @@ def test_where_it_was_is_told_from_where_the_run_began_wherever_a_test_goes(suit
     done = suite.run("--ctxcheck-strict")
     assert done.status == 0
     assert "1 allowed" in done.text
+
+
+def test_what_is_raised_at_a_call_ends_there_for_the_report_and_the_debugger(suite: Suite) -> None:
+    suite.write(
+        conftest="""
+        def pytest_exception_interact(call):
+            entry = call.excinfo.tb
+            while entry.tb_next is not None:
+                entry = entry.tb_next
+            print("ends in", entry.tb_frame.f_code.co_name)
+        """,
+        test_it=BOTH + "\n\ndef test_again():\n    lock = bank.Ledger().lock\n    with lock, lock: pass\n",
+    )
+    done = suite.run("-s", "--ctxcheck-mode=raise")
+    assert re.findall(r"ends in (\w+)", done.text) == ["second", "test_again"]
+    assert "pytest_plugin" not in done.text.replace("-p ctxcheck.pytest_plugin", "")

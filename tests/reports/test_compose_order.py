@@ -216,6 +216,29 @@ def test_a_place_that_was_recorded_on_another_pass_is_called_so(tmp_path: Path) 
     assert (then.line, then.label) == (3, "while holding `a`, first acquired on this path here")
     assert violation.scenario is not None
     assert any(title.endswith(": all()") for title in violation.scenario.columns)
+    assert violation.helps[0].startswith("pick one order and use it everywhere; to match second(), take `a` before `b`")
+
+
+def test_nobody_is_told_to_change_a_block_that_was_left_before(tmp_path: Path) -> None:
+    source = """
+    a, b = lock("m:a"), lock("m:b")
+    def first():
+        with a: pass
+    def back():
+        with b, a: pass
+    def second():
+        with a:
+            with b: pass
+    def all():
+        first(), back(), second()
+    all()
+    """
+    violation = run(tmp_path, source).only("CTX001")
+    assert violation.sites[1].label == "while holding `a`, first acquired on this path here"
+    assert [text.replace(str(tmp_path), "") for text in violation.helps[:2]] == [
+        "pick one order and use it everywhere; to match back(), take `b` before `a` in second() (bank.py:8)",
+        "or release `a` before taking `b` (bank.py:8)",
+    ]
 
 
 def test_a_callback_in_another_file(tmp_path: Path) -> None:

@@ -399,6 +399,10 @@ class Origins:
         self._nested.pop(origin, None)
         self._parents.pop(origin, None)
 
+    def leave_to_parent(self) -> None:
+        """In a forked child: what origins have seen that were over at the fork is the parent's to tell."""
+        self.union = Union()
+
     def everything(self) -> Union:
         """What all origins have seen, together; to be called when it is quiet."""
         whole = Union()

@@ -29,8 +29,9 @@ from ctxcheck.engine.violations import Violation
 from ctxcheck.locks import naming, scope
 from ctxcheck.probes import install
 from ctxcheck.pytest_plugin import runners
-from ctxcheck.pytest_plugin.failing import Broken, settle
+from ctxcheck.pytest_plugin.failing import Broken, end_at_the_call, settle
 from ctxcheck.pytest_plugin.marks import Wishes, wishes_of
+from ctxcheck.pytest_plugin.notes import Notes
 from ctxcheck.pytest_plugin.results import Results
 from ctxcheck.pytest_plugin.settings import Settings
 from ctxcheck.reports import json, text  # before anything can be in the way of an import
@@ -84,6 +85,7 @@ class Checks:
     def __init__(self, config: pytest.Config, settings: Settings) -> None:
         self.config: pytest.Config = config
         self.settings: Settings = settings
+        self.notes: Notes = Notes()
         self.results: Results = Results(self)
         wanted = settings.config
         owners = wanted.owners or "assumed"
@@ -108,6 +110,8 @@ class Checks:
             known=self.baseline.known if self.baseline is not None else None,
         )
         self._test: _Test | None = None
+        #: the last one that was begun
+        self._begun: pytest.Item | None = None
         #: fixtures of wider scopes that are being set up or torn down
         self.spans: int = 0
         #: what the phase of a test that has just ended was failed for
@@ -227,9 +231,12 @@ class Checks:
 
     # --- collection -------------------------------------------------------------------
 
-    @pytest.hookimpl(trylast=True)
-    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> Generator[None, Any, Any]:
         """A marker that isn't understood is a mistake to be told before anything runs."""
+        collected = len(items)
+        outcome = yield
+        self.results.left_out = max(0, collected - len(items))
         for item in items:
             try:
                 item.stash[_WISHES] = wishes_of(item)
@@ -238,6 +245,7 @@ class Checks:
                     raise
                 # the process that reports has no items, and one of xdist's workers can't tell it more than a test can
                 item.stash[_MISTAKE] = str(error)
+        return outcome
 
     @pytest.hookimpl(trylast=True)
     def pytest_collection_finish(self) -> None:
@@ -278,6 +286,7 @@ class Checks:
             self._news(item, when)
             raise
         except BaseException as error:
+            end_at_the_call(error)
             news = self._news(item, when)
             if not news:
                 raise
@@ -292,6 +301,9 @@ class Checks:
         return outcome
 
     def _begin(self, item: pytest.Item) -> None:
+        if self._pid != os.getpid():
+            self._begin_elsewhere()
+        self._begun = item
         wishes = item.stash.get(_WISHES, None) or wishes_of(item)
         phase = self.session.engine.origins.begin(self.state(), item.nodeid, self._fixtures_of(item))
         self._test = _Test(phase, wishes)
@@ -299,6 +311,16 @@ class Checks:
             self.allow(item, allowance)
         self._grant(self._test)
         self.results.begun += 1
+
+    def _begin_elsewhere(self) -> None:
+        """A process was forked for a test: what was found before is its parent's to tell."""
+        self._pid = os.getpid()
+        self.results = Results(self, before=self.session.counts())
+        self.session.engine.origins.leave_to_parent()
+
+    def _of_this_process(self) -> dict[str, Any]:
+        self._collect()
+        return self.results.of_this_process()
 
     def _grant(self, test: _Test) -> None:
         """What a test asks for is so from now on."""
@@ -439,9 +461,16 @@ class Checks:
         """A finding is in it, whatever the test's own outcome is."""
         raised, self._raised = self._raised, None
         report = settle((yield), item, call, raised)
-        if raised is not None and report.failed:
-            self.results.shown.update(v.fingerprint for v in raised.violations)
+        if self._begun is item:
+            told = [v.fingerprint for v in raised.violations] if raised is not None else []
+            self.notes.attach(report, told, self._of_this_process)
         return report
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """A test's report has come to the process that tells."""
+        if not (hasattr(self.config, "workerinput") or self.notes.elsewhere()):
+            self.notes.take(report)
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtestloop(self, session: pytest.Session) -> Generator[None, Any, Any]:

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from ctxcheck.engine.errors import ViolationError
+from ctxcheck.engine.sites import is_own
 from ctxcheck.engine.violations import Violation
 from ctxcheck.reports import text
 
@@ -31,6 +33,20 @@ class Broken(_Failed):
         super().__init__("\n\n".join(text.render(v) for v in violations), pytrace=False)
 
 
+def end_at_the_call(error: BaseException) -> None:
+    """Let the traceback of what a checked call has raised end at the call, for the test's report and ``--pdb``: what
+    is inside of it is ours, and says nothing."""
+    if not isinstance(error, ViolationError):
+        return
+    last = entry = error.__traceback__
+    while entry is not None:
+        if not is_own(entry.tb_frame.f_code):
+            last = entry
+        entry = entry.tb_next
+    if last is not None:
+        last.tb_next = None
+
+
 def headline(violation: Violation) -> str:
     """The one line that says what it is."""
     return text.render(violation).partition("\n")[0]
@@ -46,7 +62,7 @@ def settle(
             # what wasn't to be run was found wanting
             failure = raised
             report = _failed(report, item, raised)
-        else:
+        elif str(raised.msg) not in report.longreprtext:  # who collects failures may have it among his own
             report.sections.append((f"Captured ctxcheck {report.when}", str(raised.msg)))
     crash: Any = getattr(report.longrepr, "reprcrash", None)
     if isinstance(failure, Broken) and crash is not None:

@@ -49,18 +49,21 @@ class Results:
     """Everything that is reported at the end.
 
     ``begun`` is how many tests were begun here, ``tests`` how many anywhere, ``found`` what each origin has shown,
-    ``shown`` the fingerprints that some test's failure has told, ``unused`` lines on what accepted nothing, ``missing``
-    the workers that never said.
+    ``unused`` lines on what accepted nothing, ``missing`` the workers that never said.  ``before``: what was checked
+    before in another process, from which this one was forked.
     """
 
-    def __init__(self, checks: Checks) -> None:
+    def __init__(self, checks: Checks, before: Counts | None = None) -> None:
         self._checks: Checks = checks
+        self._before: Counts = before or Counts()
         self.begun: int = 0
         self.tests: int = 0
         self.found: dict[str, list[Violation]] = {}
-        self.shown: set[str] = set()
         self.unused: list[str] = []
         self.missing: list[str] = []
+        #: how many tests were collected here that somebody has left out then, and how many anywhere
+        self.left_out: int = 0
+        self._left_out: int = 0
         #: the cycles that were told of by an origin: rule, class keys, grade
         self._told: dict[tuple[str, tuple[str, ...]], int] = {}
         self._documents: list[Any] = []
@@ -100,30 +103,31 @@ class Results:
     def _note_told(self, rule: str, keys: tuple[str, ...], grade: int) -> None:
         self._told[rule, keys] = max(grade, self._told.get((rule, keys), -1))
 
-    def _of_this_process(self) -> dict[str, Any]:
+    def of_this_process(self) -> dict[str, Any]:
         """What this process has to say, as plain data."""
         session = self._checks.session
         engine = session.engine
+        found = {origin: list(violations) for origin, violations in self.found.items()}
         for origin in session.origins():
             # what is left of a test came when it was over: a lock that was collected late
-            self.found.setdefault(outliving(origin) if origin[:1] != "<" else origin, []).extend(
+            found.setdefault(outliving(origin) if origin[:1] != "<" else origin, []).extend(
                 v for v in session.found_in(origin) if v.rule not in _ACROSS or v.grade == "certain"
             )
         instances = None if engine.broken else engine.orders.quietly(engine.origins.findings)
         for finding in instances or []:
             if (violation := session.put_into_words(finding)) is not None:
-                self.found.setdefault(finding.origin, []).append(violation)
+                found.setdefault(finding.origin, []).append(violation)
         others = [v for v in session.violations if v.rule not in _ACROSS]
         if others:
-            self.found.setdefault(BACKGROUND, []).extend(others)
+            found.setdefault(BACKGROUND, []).extend(others)
         whole = engine.orders.quietly(engine.origins.everything)
-        counts = session.counts()
+        counts = self._since(session.counts())
         return {
             "schema_version": SCHEMA_VERSION,
             "tests": self.begun,
-            "found": [[origin, v.to_dict()] for origin, vs in self.found.items() for v in vs],
+            "left_out": self.left_out,
+            "found": [[origin, v.to_dict()] for origin, vs in found.items() for v in vs],
             "told": [[rule, list(keys), grade] for (rule, keys), grade in self._told.items()],
-            "shown": sorted(self.shown),
             "unused": self.unused,
             "allows": [] if engine.broken else [[dataclasses.astuple(a), used] for a, used in session.allows()],
             "refused_allows": [] if engine.broken else session.refused_allows,
@@ -150,8 +154,8 @@ class Results:
             self.found.setdefault(origin, []).append(json_report.violation_from_dict(violation))
         for rule, keys, grade in data["told"]:
             self._note_told(rule, tuple(keys), grade)
-        self.shown.update(data["shown"])
         self.tests += data["tests"]
+        self._left_out = max(self._left_out, data["left_out"])
         self.unused += data["unused"]
         for (kind, rules, reason, file, line), used in data["allows"] if data["tests"] else ():
             allow = UnusedAllow(kind, tuple(rules), reason, file, line)
@@ -161,12 +165,23 @@ class Results:
         if data["evidence"] is not None:
             self._documents.append(data["evidence"])
 
+    def _take_notes(self) -> None:
+        """What has come with the reports of tests that ran in processes of their own."""
+        notes = self._checks.notes
+        for sent in notes.sent():
+            try:
+                self._take(json.loads(sent))
+            except (ConfigError, ValueError, TypeError, KeyError, AttributeError) as error:
+                self._problems.append(f"the data of a forked test can't be used: {' '.join(str(error).split())[:200]}")
+        if not self.missing and (line := notes.silent()):
+            self._problems.append(line)
+
     # --- what it comes to -----------------------------------------------------------------
 
     def conclude(self, session: pytest.Session) -> None:
         """All tests have run: send what this process has, or say what all of them come to."""
         config: Any = session.config
-        own = json.dumps(self._of_this_process())
+        own = json.dumps(self.of_this_process())
         if hasattr(config, "workerinput"):
             config.workeroutput["ctxcheck"] = own
             return
@@ -177,8 +192,9 @@ class Results:
         if self._workers and not data["tests"]:
             data["counts"] = dataclasses.asdict(Counts())  # what goes on here is the talk with workers
         self._take(data)
+        self._take_notes()
         self._concluded = True
-        self._whole = selected.is_whole(session) and not self.missing
+        self._whole = bool(self.tests) and selected.is_whole(session, left_out=self._left_out) and not self.missing
         try:
             self._judge()
         except ConfigError as error:
@@ -286,15 +302,21 @@ class Results:
         return [f"in the baseline, and no longer found: {entry}" for entry in entries]
 
     def _checked_nothing(self) -> bool:
-        return bool(self.tests) and self.counts().nothing()
+        option = self._checks.config.option
+        asked = not (getattr(option, "setuponly", False) or getattr(option, "setupplan", False))
+        return asked and bool(self.tests) and self.counts().nothing()
 
     def counts(self) -> Counts:
         """What was checked, in all processes together."""
         total = Counts(lock_classes=len(self._classes), orders=len(self._edges))
-        summed = ("chains", "acquisitions", "marked_calls", "dropped", "uncached", "threads")
         return dataclasses.replace(
-            total, **{name: sum(getattr(counts, name) for counts in self._counts) for name in summed}
+            total, **{name: sum(getattr(counts, name) for counts in self._counts) for name in _SUMMED}
         )
+
+    def _since(self, counts: Counts) -> Counts:
+        """What was checked since this process was forked, if it was."""
+        own = {name: getattr(counts, name) - getattr(self._before, name) for name in _SUMMED}
+        return dataclasses.replace(counts, **own)
 
     def everything(self) -> list[Violation]:
         """Every violation, one a fingerprint."""
@@ -365,7 +387,7 @@ class Results:
 
     def _mild(self) -> list[tuple[Violation, list[str]]]:
         """What tests have shown that failed none of them (a mark may expect it), neither accepted nor known before."""
-        told = self.shown | {violation.fingerprint for violation, _ in self._cross}
+        told = self._checks.notes.shown | {violation.fingerprint for violation, _ in self._cross}
         seen: dict[str, tuple[Violation, list[str]]] = {}
         for origin, violations in sorted(self.found.items()):
             for violation in violations:
@@ -427,6 +449,9 @@ class Results:
         return f"{summary} ({', '.join(parts)})" if parts else summary
 
 
+#: What is counted by each process for itself.
+_SUMMED: Final = ("chains", "acquisitions", "marked_calls", "dropped", "uncached", "threads")
+
 #: What is judged from the evidence of all origins together.
 _ACROSS: Final = frozenset({"CTX001", "CTX004", "CTX005", "CTX006"})
 
@@ -477,6 +502,31 @@ def _tests(origins: Iterable[str]) -> list[str]:
 
 def reproduce(origins: Iterable[str], from_here: Callable[[str], str]) -> str:
     """The command that runs just the tests that a finding was made of; empty if there are none.  ``from_here`` gives
-    a test's name as it is called from the working directory."""
-    tests = [from_here(test) for test in _tests(origins)]
-    return " ".join(["pytest --ctxcheck", *(f'"{test}"' for test in tests)]) if tests else ""
+    a test's name as it is called from the working directory.
+
+    A fixture of a module or class, or a module that is imported, may have its part through any of the tests there: a
+    thread that it has started does what those want done.
+    """
+    origins = list(origins)
+    shared = {origin: _base_of_fixture(origin) for origin in origins if _is_shared(origin)}
+    bases = [base for base in shared.values() if base]
+    tests = [test for test in _tests(origins) if not any(_is_below(test, base) for base in bases)]
+    if len(bases) < len(shared):
+        tests = [test.partition("::")[0] for test in tests]
+    named = [from_here(test) for test in dict.fromkeys((*bases, *tests))] if _tests(origins) else []
+    return " ".join(["pytest --ctxcheck", *(f'"{test}"' for test in named)]) if named else ""
+
+
+def _is_shared(origin: str) -> bool:
+    """Whether several tests may have to do with it: an import, a fixture of a wider scope, an unnamed background."""
+    return origin.removeprefix(f"{BACKGROUND} of ").startswith("<")
+
+
+def _base_of_fixture(origin: str) -> str:
+    """The module or class that a fixture of a wider scope stands in; empty for other origins and fixtures."""
+    name = origin.removeprefix(f"{BACKGROUND} of ")
+    return name.removeprefix("<fixture ").rpartition("::")[0] if name.startswith("<fixture ") else ""
+
+
+def _is_below(test: str, base: str) -> bool:
+    return test.startswith((f"{base}::", f"{base}/"))

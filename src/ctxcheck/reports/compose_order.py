@@ -384,18 +384,22 @@ def _helps(draft: Draft, cycle: Cycle, orders: Sequence[_Order]) -> None:
     if entering:
         _region_helps(draft, entering, orders)
         return
+    left = _has_left(draft, now)
     if len(orders) == 2:
-        match = f"to match {then.outer()}, " if then.outer() and then.outer() != now.outer() else ""
-        inside = f" in {now.outer()}" if now.outer() else ""
+        outer, other = (call_name(o.taken_at.function()) if _has_left(draft, o) else o.outer() for o in (now, then))
+        match = f"to match {other}, " if other and other != outer else ""
+        inside = f" in {outer}" if outer else ""
         draft.help(
             f"pick one order and use it everywhere; {match}take {target} before {source}{inside}"
-            f"{draft.paren(now.held_at)}"
+            f"{draft.paren(now.taken_at if left else now.held_at)}"
         )
     else:
         draft.help(
             "put these locks into one order, and take them in that order everywhere: one of the orders has to turn"
         )
-    if now.held_at.codes:
+    if left:
+        draft.help(f"release {source} before taking {target}{draft.paren(now.taken_at)}")
+    elif now.held_at.codes:
         callee = now.callee()
         step = f"calling {callee}" if callee else f"taking {target}"
         draft.help(draft.leave(now.source, now.held_at, step, now.taken_at))
@@ -409,6 +413,12 @@ def _helps(draft: Draft, cycle: Cycle, orders: Sequence[_Order]) -> None:
     if cycle.reason == "handed over":
         handed = and_list([draft.quote(c) for c in cycle.handed])
         draft.help(f"use a Semaphore or an Event in place of {handed}, if one thread waits there for another")
+
+
+def _has_left(draft: Draft, order: _Order) -> bool:
+    """Whether the block that is known to have taken the first lock was left since, on an earlier pass: to change that
+    one would be no help."""
+    return bool(draft.block(order.held_at)) and not draft.sources.encloses(order.held_at, order.taken_at)
 
 
 def _region_helps(draft: Draft, entering: Sequence[_Order], orders: Sequence[_Order]) -> None:
