@@ -503,6 +503,71 @@ def test_a_comment_accepts_what_only_all_processes_have(tmp_path: Path, monkeypa
     assert (found.allowed_by, found.allowed_kind, found.allowed_at) == ("never together", "comment", "back.py:3")
 
 
+def test_what_one_test_accepts_and_another_does_not_is_not_accepted(tmp_path: Path) -> None:
+    """Whichever comes last; what is said of one test takes the place of what was said of it before."""
+    here, there, again = (None, "test_a"), ("known", "test_b"), ("known", "test_a")
+    for accounts, expected in (
+        ([here, there], None), ([there, here], None), ([here, again], "known"), ([here, there, again], "known"),
+    ):  # fmt: skip
+        data = DataFile(str(tmp_path), ["pytest"])
+        for reason, origin in accounts:
+            violation = findings.INVERSION.replace(allowed_by=reason).to_dict()
+            data.write({"type": "violation", "violation": violation, "judged": False, "origin": origin})
+        data.close()
+        (found,) = verdict([str(data.path)])
+        assert found.allowed_by == expected, accounts
+
+
+SEVERAL = """
+def forth(a, b):
+    with a:
+        with b:{0}
+            pass
+
+def also(a, b):
+    with a:
+        with b:{1}
+            pass
+
+def more(a, b):
+    with a:
+        with b:{2}
+            pass
+
+def back(a, b):
+    with b:
+        with a:
+            pass
+"""
+
+
+def test_of_the_places_of_an_order_the_same_one_is_shown_and_each_has_to_be_accepted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    told = set[tuple[str, tuple[str, ...], str | None]]()
+    comment = "  # ctxcheck: allow[CTX001] at start-up only"
+    for number, comments in enumerate([(comment, "", ""), ("", comment, comment), (comment,) * 3]):
+        source = Path(f"several{number}.py")
+        source.write_text(SEVERAL.format(*comments))
+        made: dict[str, Any] = {}
+        exec(compile(source.read_text(), str(source.absolute()), "exec"), made)
+        files: list[str] = []
+        for name in ("more", "forth", "back", "also"):
+            data = DataFile(str(tmp_path / str(number)), ["app.py"], {"owners": "assumed"})
+            with Session(sink=data):  # all by the main thread: that is one owner, in all processes
+                made[name](ctxcheck.Lock(name="store A"), ctxcheck.Lock(name="store B"))
+            files.append(str(data.path))
+        for order in itertools.permutations(files):
+            combined(tmp_path / "both.jsonl", order[:2])
+            for ways in (order, [str(tmp_path / "both.jsonl"), *order[2:]]):
+                (found,) = verdict(ways)
+                told.add((found.fingerprint, tuple(site.function for site in found.sites), found.allowed_by))
+        expected = "at start-up only" if all(comments) else None
+        assert told == {(found.fingerprint, ("back", "back", "also", "also"), expected)}
+        told.clear()
+
+
 def test_a_file_of_nothing_else_is_one_problem_and_many_files_are_bounded(tmp_path: Path) -> None:
     with Store() as store:
         for number in range(30):

@@ -146,7 +146,7 @@ class Acceptance:
             if not self._commented(sources, rule, witness):
                 continue
             evidence = evidence_of.get(edge)
-            others = [w for w in (evidence.witnesses if evidence is not None else ()) if w.allowed is None]
+            others = [w for w in (evidence.places() if evidence is not None else ()) if w.allowed is None]
             free = next((w for w in others if not self._commented(sources, rule, w)), None)
             if free is None:
                 return ""

@@ -183,10 +183,13 @@ class Books:
         """A test is over, and has shown these by itself: what others show together doesn't take their place.  Those
         that it ``expected`` are none."""
         for violation in violations:
+            judged = violation.fingerprint in self._judged
             if violation.fingerprint in expected:
                 self._write({"type": "expected", "fingerprint": violation.fingerprint, "origin": origin})
-            elif violation.fingerprint in self._judged:
+            elif judged:
                 self._write({"type": "told", "fingerprint": violation.fingerprint})
+            if judged and (violation.allowed_by is not None or violation.fingerprint in expected):
+                self._write({"type": "excused", "rule": violation.rule, "keys": list(violation.keys)})
 
     def is_judged(self, violation: Violation) -> bool:
         """Whether a verdict over the evidence tells of it, or of another one instead."""

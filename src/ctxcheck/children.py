@@ -209,7 +209,7 @@ def together(
                 problems.append(str(error))
         if not children:
             return own, 0, problems
-        found = merged.verdict(store, session.engine.owners, root=cwd, trusted=True)
+        found = merged.verdict(store, session.engine.owners, root=cwd, trusted=True, accept=session.accept)
         problems += store.problems.told()
     return _merged(own, [session.accept(v) for v in found if session.wanted(v)], merged.weight), children, problems
 

@@ -83,6 +83,8 @@ class Gathered:
         self.whole: bool = True
         #: fingerprints of what tests have shown that expect it, and nobody else
         self.expected: set[str] = set()
+        #: rules and class keys of what was accepted, or expected, in the test that has shown it by itself
+        self.excused: set[tuple[str, tuple[str, ...]]] = set()
 
     def __enter__(self) -> Self:
         return self
@@ -122,8 +124,8 @@ class Gathered:
         Of those with one fingerprint the surest is kept, one that isn't accepted before one that is,
         and then the first in the order of their texts; the count is that of the most."""
         state = _TOLD if told else int(judged)
-        rank = GRADES.index(violation.grade) * 2 + (violation.allowed_by is None)
-        body = dump(violation.replace(count=1, baselined=False).to_dict())
+        negative, body = rank_of(violation)
+        rank = -negative
         key = blob_of(violation.fingerprint)
         old = self._db.execute("select rank, body, count from finding where fingerprint = ?", (key,)).fetchone()
         if old is None:
@@ -306,6 +308,8 @@ class Gathered:
             expected.discard(violation.fingerprint)
         for fingerprint in sorted(expected):
             yield {"type": "expected", "fingerprint": fingerprint}
+        for rule, keys in sorted(self.excused):
+            yield {"type": "excused", "rule": rule, "keys": list(keys)}
         self.evidence.prune()
         made = Assembler(self.evidence)
         for numbers in _chunks(self.evidence.every_class()):
@@ -335,6 +339,12 @@ class Gathered:
             " order by a.key, b.key"
         )
         yield from self._db.execute(query)
+
+
+def rank_of(violation: Violation) -> tuple[int, str]:
+    """Of several accounts of one finding the one is kept of which this is the least."""
+    rank = GRADES.index(violation.grade) * 2 + (violation.allowed_by is None)
+    return -rank, dump(violation.replace(count=1, baselined=False).to_dict())
 
 
 def _evidence(made: Assembler, name: str, rows: Iterable[Any]) -> Iterator[dict[str, Any]]:

@@ -7,7 +7,7 @@ from typing import Any, Final, TypeVar, cast, final
 
 from ctxcheck.engine.sites import MAX_DEPTH, portable_key
 from ctxcheck.engine.uses import DOUBTS
-from ctxcheck.evidence.format import KINDS, MAX_COLUMN, MAX_LINE, MODES, SCHEMA_VERSION
+from ctxcheck.evidence.format import KINDS, LIBRARY, MAX_COLUMN, MAX_LINE, MODES, SCHEMA_VERSION
 from ctxcheck.witnesses import NAMED_ONLY, SHOWN_ONLY, TABLE_NAMES, Witnesses, blob_of, dump, remember
 
 #: Characters of a name, a class key or an identity.
@@ -44,6 +44,7 @@ class Intake:
         self._sets: dict[tuple[int, int], set[str]] = {}
         self._ways: dict[tuple[str | None, ...], str] = {}
         self._memo: dict[str, dict[int, Any]] = {name: {} for name in (*TABLE_NAMES, "points", "spots")}
+        self._pairs: dict[tuple[Any, Any], int] = {}
         self._rows["points"] = self._rows["spots"] = self._rows["traces"]
         self.lost: int = 0
         self.damaged: int = 0
@@ -62,6 +63,7 @@ class Intake:
         if self._combined and record.get("again") is True:
             for known in (*self._rows.values(), *self._memo.values()):
                 known.clear()
+            self._pairs.clear()
         starts = record.get("at", {})
         if not isinstance(starts, dict):
             raise ValueError("at: expected an object")
@@ -218,7 +220,22 @@ class Intake:
         inner = "" if held is None else spots.get(held) or self._spot(held)
         outer = spots.get(taken) or self._spot(taken)
         sort = blob_of(f"{outer}\0{inner}\0{self._rows['origins'][origin]}\0{second}{first}{who}")
-        return (head, way, under, by, sort, where, held_at, taken_at)
+        return (head, way, under, by, self._pair(held, taken), sort, where, held_at, taken_at)
+
+    def _pair(self, held: Any, taken: Any) -> int:
+        """The number that the two places of a witness have here, as a report shows them."""
+        pair = (held, taken)
+        number = self._pairs.get(pair)
+        if number is None:
+            places = [[] if index is None else self._shown(index) for index in pair]
+            number = self._pairs[pair] = self._into.item(dump(places))[0]
+        return number
+
+    def _shown(self, trace: Any) -> list[Any]:
+        """The innermost place that isn't in the standard library."""
+        places = [self._once("places", place, self._place) for place in _list(self._rows["traces"][_number(trace)])]
+        own = (place for place in places if not place[0].startswith(LIBRARY) or "site-packages" in place[0])
+        return next(own, places[0] if places else [])
 
     # --- the tables -------------------------------------------------------------------
 

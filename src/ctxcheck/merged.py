@@ -21,7 +21,9 @@ from typing import Any, Final, final, overload
 
 from ctxcheck import evidence
 from ctxcheck.acceptance import Acceptance
+from ctxcheck.engine.findings import origins_of
 from ctxcheck.engine.grading import Owners, edges_of
+from ctxcheck.engine.instances import test_of
 from ctxcheck.engine.rules import GRADES
 from ctxcheck.engine.sites import PACKAGE_DIR
 from ctxcheck.engine.violations import Violation
@@ -38,6 +40,9 @@ MAX_JUDGED: Final = 200_000
 #: Bytes of a source file that is shown.
 MAX_SOURCE: Final = 4 * 2**20
 
+#: Tests that are named for one finding.
+MAX_TESTS: Final = 100
+
 #: What is said of what no single process had.
 _ORDERS_APART: Final = "no single process had all of these orders: they were combined from several"
 _APART: Final = {"CTX105": "no single process had both of these places: they were combined from several"}
@@ -47,7 +52,8 @@ _SUFFIXES: Final = (".py", ".pyw")
 
 
 def verdict(
-    store: Store, owners: Owners | None = None, *, root: str | None = None, trusted: bool = False
+    store: Store, owners: Owners | None = None, *, root: str | None = None, trusted: bool = False,
+    accept: Callable[[Violation], Violation] | None = None,
 ) -> list[Violation]:
     """The findings of all processes, and of all of them together, by rule and fingerprint.
 
@@ -56,31 +62,45 @@ def verdict(
         owners: as for a session; by default as the processes had it.
         root: the folder of the project; by default the working directory.
         trusted: the data is this very run's, so that any source file that it names may be shown.
+        accept: gives a finding with what accepts it from outside of the program, if anything does.
 
     Time and memory are those of the orders that lie on a cycle, beside one pass over all.
     """
     found = {v.fingerprint: v for v in store.findings()}
     settled = {v.fingerprint: v for v in _settled(store, owners or store.owners(), root or os.getcwd(), trusted)}
-    whole, judged = store.whole, store.judged()  # as it is now that all was judged
+    whole, judged, told = store.whole, store.judged(), store.told()  # as it is now that all was judged
     by_tests: dict[tuple[str, tuple[str, ...]], int] = {}
-    for fingerprint in store.told():
-        told = found[fingerprint]
-        by_tests[told.rule, told.keys] = max(GRADES.index(told.grade), by_tests.get((told.rule, told.keys), 0))
+    for violation in (found[fingerprint] for fingerprint in told):
+        if violation.allowed_by is None:  # what is accepted in one test isn't in all
+            circle = violation.rule, violation.keys
+            by_tests[circle] = max(GRADES.index(violation.grade), by_tests.get(circle, 0))
     for fingerprint, violation in settled.items():
-        known = found.get(fingerprint)
-        if known is None:
-            by_test = by_tests.get((violation.rule, violation.keys), -1) >= GRADES.index(violation.grade)
-            if by_test or fingerprint in store.expected:
-                continue  # the same circle, by others of the places where it was seen
+        known, circle = found.get(fingerprint), (violation.rule, violation.keys)
+        by_test = by_tests.get(circle, -1) >= GRADES.index(violation.grade)
+        if not by_test and circle in store.excused:
+            accepted = accept(violation) if accept is not None else violation
+            by_test = accepted.allowed_by is not None or violation.grade == "unlikely"
+        if by_test and fingerprint not in told and (known is None or known.grade != "certain"):
+            found.pop(fingerprint, None)  # the same circle, by others of the places where it was seen
+        elif known is None:
+            if fingerprint in store.expected and circle not in store.excused:
+                continue
             note = _APART.get(violation.rule, _ORDERS_APART)
             found[fingerprint] = violation.replace(notes=(note, *violation.notes))
         elif weight(known) < weight(violation) or (known.grade != "certain" and weight(known) != weight(violation)):
+            found[fingerprint] = violation.replace(count=max(known.count, violation.count))
+        elif fingerprint in judged and known.grade != "certain" and _shown(known) != _shown(violation):
+            # one process has shown it at other places than all together do, or accepted it for another reason
             found[fingerprint] = violation.replace(count=max(known.count, violation.count))
     for fingerprint in judged - set(settled) if whole else ():
         # another cycle covers its orders, now that there are more of them
         if fingerprint in found and found[fingerprint].grade != "certain":
             del found[fingerprint]
     return sorted(found.values(), key=lambda v: (v.rule, v.fingerprint))
+
+
+def _shown(violation: Violation) -> tuple[str | None, list[tuple[str, int]]]:
+    return violation.allowed_by, [(site.file, site.line) for site in violation.sites]
 
 
 def weight(violation: Violation) -> tuple[int, bool]:
@@ -111,6 +131,8 @@ def _settled(store: Store, owners: Owners, root: str, trusted: bool) -> Iterator
         edges = edges_of(cycle.classes) if cycle is not None else []
         seen = {edge: union.edges[edge].evidence() for edge in edges if edge in union.edges}
         violation = comments.by_comment(compose(finding, cwd=root), cycle, seen)
+        tests = dict.fromkeys(name for name in map(test_of, sorted(origins_of(finding))) if name)
+        violation = violation.replace(tests=tuple(tests)[:MAX_TESTS])
         files = sorted(changed & {site.file for site in violation.sites}) if changed else []
         notes = (f"{file} has changed since: its lines aren't shown" for file in files)
         yield violation.replace(notes=(*violation.notes, *notes)) if files else violation

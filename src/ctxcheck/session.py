@@ -20,6 +20,7 @@ from ctxcheck.engine import slowpath
 from ctxcheck.engine.classes import REGION, LockClass
 from ctxcheck.engine.declared import Declaration
 from ctxcheck.engine.errors import ViolationError
+from ctxcheck.engine.excuses import Excuses
 from ctxcheck.engine.findings import Finding
 from ctxcheck.engine.grading import Owners
 from ctxcheck.engine.instances import BACKGROUND, crediting
@@ -238,11 +239,14 @@ class Session:
         verdict = None if self.engine.broken else slowpath.consult(self.engine.orders.verdict, origin, gone)
         return self._books.come_to(verdict, self.engine.pending() if pending else (), origin, gone)
 
-    def end_origin(self, phase: Phase, *, keep: bool = True, expected: Container[str] = ()) -> list[Violation]:
+    def end_origin(
+        self, phase: Phase, *, keep: bool = True, expected: Container[str] = (), allowed: Iterable[Allowance] = ()
+    ) -> list[Violation]:
         """An origin is over, for the calling owner and altogether: its violations.
 
         What owners have shown that outlive it counts for the background.  ``keep``: its orders count together with
-        those of others.  ``expected``: fingerprints of those that are no mistake there.
+        those of others.  ``expected``: fingerprints of those that are no mistake there; ``allowed`` is what accepts
+        findings there and nowhere else.  Neither says anything of what others do.
         """
         origins, origin = self.engine.origins, phase.origin
         gone = origins.alive(origin)
@@ -252,7 +256,14 @@ class Session:
         self._books.keep(violations, origin)
         self._books.stand(violations, origin, expected)
         self._books.close(origin, gone, keep=keep)
-        slowpath.consult(lambda: self.engine.orders.quietly(lambda: origins.close(origin, left, keep=keep)))
+        here = {(a.reason, a.where) for a in allowed}
+        reasons = {v.fingerprint: v.allowed_by for v in violations if (v.allowed_by, v.allowed_at) in here}
+        reasons.update((v.fingerprint, f"expected by {origin}") for v in violations if v.fingerprint in expected)
+        named = ((finding, reasons.get(self._wording.fingerprint(finding))) for finding in verdict or ())
+        excuses = Excuses((finding, reason) for finding, reason in named if reason is not None)
+        slowpath.consult(
+            lambda: self.engine.orders.quietly(lambda: origins.close(origin, left, keep=keep, excuses=excuses))
+        )
         return violations
 
     @property

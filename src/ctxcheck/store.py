@@ -11,12 +11,14 @@ from typing import Any, Final, cast, final
 
 from ctxcheck import records
 from ctxcheck.engine.violations import Violation
-from ctxcheck.gathered import COUNTS, MAX_FINDINGS, Gathered, shown
-from ctxcheck.intake import MAX_ITEMS, MAX_NAME, Intake
+from ctxcheck.gathered import COUNTS, MAX_FINDINGS, Gathered, rank_of, shown
+from ctxcheck.intake import MAX_ITEMS, MAX_NAME, Intake, list_in
 from ctxcheck.reports.json import MAX_NUMBER, violation_from_dict
 
 #: Findings of one file with the tests that have shown them: of more than that, none counts as expected.
 MAX_TOGETHER: Final = 200_000
+#: Origins in one file of which is kept what each says of a finding.
+MAX_ORIGINS: Final = 8
 _TEXTS: Final = ("python", "implementation", "platform", "started", "owners", "root")
 
 
@@ -72,7 +74,8 @@ class _Reading:
         self._run: str = ""
         self._facts: dict[str, Any] = {}
         self._counts: dict[str, Any] | None = None
-        self._found: dict[str, Violation] = {}
+        #: by fingerprint and origin
+        self._found: dict[str, dict[str, Violation]] = {}
         self._judged: set[str] = set()
         self._told: set[str] = set()
         #: with their origins: what was found in which, and what was expected there
@@ -97,7 +100,7 @@ class _Reading:
                     raise ValueError(f"violation.{name}: missing, or too long")
             if violation.fingerprint not in self._found and len(self._found) >= MAX_FINDINGS:
                 raise ValueError(f"more than {MAX_FINDINGS:,} findings in one file")
-            self._found[violation.fingerprint] = violation
+            self._note(violation, _origin_of(record))
             if len(self._found_in) <= MAX_TOGETHER:
                 self._found_in.add((violation.fingerprint, _origin_of(record)))
             if record.get("judged") is True:
@@ -118,6 +121,12 @@ class _Reading:
                 self._expected |= self._found_in & {where}
             elif len(self._store.expected) < MAX_FINDINGS:
                 self._store.expected.add(where[0])
+        elif kind == "excused":
+            keys = list_in(record, "keys")
+            if not all(isinstance(key, str) and len(key) <= MAX_NAME for key in keys):
+                raise ValueError("keys: expected a list of names")
+            if len(self._store.excused) < MAX_FINDINGS:
+                self._store.excused.add((_name(record, "rule"), tuple(keys)))
         elif kind == "run":
             facts = record.get("facts")
             self._store.add_run(
@@ -132,6 +141,16 @@ class _Reading:
             if graph is not None and self._intake is None:  # written by the first version
                 self._graph(_object(graph, "graph"))
 
+    def _note(self, violation: Violation, origin: str) -> None:
+        """What is said of an origin takes the place of what was said of it before, and of no other's; of many origins,
+        the one account stays that counts most."""
+        known = self._found.setdefault(violation.fingerprint, {})
+        known.pop(origin, None)
+        if len(known) >= MAX_ORIGINS:
+            first = known.pop(next(iter(known)))
+            known[""] = min(first, known.get("", first), key=rank_of)
+        known[origin] = violation
+
     def finish(self) -> None:
         """What the file comes to."""
         intake = self._intake
@@ -141,7 +160,9 @@ class _Reading:
             for fingerprint in {f for f, _ in self._expected} - {f for f, _ in self._found_in - self._expected}:
                 self._found.pop(fingerprint, None)
                 self._store.expected.add(fingerprint)
-        for violation in self._found.values():
+        for fingerprint, origin in self._expected:
+            self._found.get(fingerprint, {}).pop(origin, None)
+        for violation in (v for by_origin in self._found.values() for v in by_origin.values()):
             judged = violation.fingerprint in self._judged and self._is_evident(violation)
             self._store.add_finding(violation, judged=judged, told=violation.fingerprint in self._told)
         if intake is not None:

@@ -14,7 +14,7 @@ import sqlite3
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final, TypeVar, cast, final
 
-from ctxcheck.engine.graph import ENOUGH_OWNERS
+from ctxcheck.engine.graph import ENOUGH_OWNERS, MAX_PLACES
 from ctxcheck.evidence.format import KINDS, SCHEMA_VERSION
 
 #: Flags of a class beside those of :mod:`ctxcheck.evidence`: no more is known than its key, or than a graph shows.
@@ -36,9 +36,10 @@ create table item (id integer primary key, digest blob unique, text text);
 create table edge (id integer primary key, source int, target int, count int, unique (source, target));
 create table spot (id integer primary key, what text, class int, detail text, unique (what, class, detail));
 create table witness (
-    head int, way text, guards int, owner int, sort blob, origin int, held int, taken int,
-    primary key (head, way, guards, owner)
+    head int, way text, guards int, owner int, place int, sort blob, origin int, held int, taken int,
+    primary key (head, way, guards, owner, place)
 ) without rowid;
+create table several (head int primary key);
 create table sender (target int, place text, woke int, primary key (target, place)) without rowid;
 create table need (target int, place text, class int, primary key (target, place, class)) without rowid;
 create table place (
@@ -52,13 +53,36 @@ create table slot (
 ) without rowid;
 """
 
+#: Of what was seen at one place only, those stay that a verdict needs: of a few owners the first one each.
 _PRUNE: Final = f"""
-delete from witness where (head, way, guards, owner) in (
-    select head, way, guards, owner from (
-        select *, row_number() over (partition by head, way, guards order by sort) as nth from witness
+delete from witness where (head, way, guards, owner, place) in (
+    select head, way, guards, owner, place from (
+        select head, way, guards, owner, place,
+            row_number() over (partition by head, way, guards order by sort) as nth
+        from witness where head not in several
     ) where nth > {ENOUGH_OWNERS}
 )
 """
+
+#: Of the others, also the first one of each place, since what accepts an order at one accepts it at no other.  (Apart,
+#: as it takes several times the memory.)
+_PRUNE_SEVERAL: Final = f"""
+delete from witness where (head, way, guards, owner, place) in (
+    select head, way, guards, owner, place from (
+        select head, way, guards, owner, place, own, there,
+            row_number() over (partition by head, way, guards order by own > 1, sort) as nth,
+            row_number() over (partition by head order by there > 1, sort) as spot
+        from (
+            select head, way, guards, owner, place, sort,
+                row_number() over (partition by head, way, guards, owner order by sort) as own,
+                row_number() over (partition by head, place, json_extract(way, '$[2]') order by sort) as there
+            from witness where head in several
+        )
+    ) where (own > 1 or nth > {ENOUGH_OWNERS}) and (there > 1 or spot > {MAX_PLACES} or head < 0)
+)
+"""
+
+_SEVERAL: Final = "insert into several select head from witness group by head having min(place) <> max(place)"
 
 _PRUNE_PLACES: Final = f"""
 delete from place where (what, class, way, guards, thread) in (
@@ -69,7 +93,7 @@ delete from place where (what, class, way, guards, thread) in (
 """
 
 _INSERT: Final = """
-insert into witness values (?, ?, ?, ?, ?, ?, ?, ?) on conflict do update
+insert into witness values (?, ?, ?, ?, ?, ?, ?, ?, ?) on conflict do update
 set sort = excluded.sort, origin = excluded.origin, held = excluded.held, taken = excluded.taken
 where excluded.sort < witness.sort
 """
@@ -177,7 +201,7 @@ class Witnesses:
         return -cast("int", row[0])
 
     def add_witnesses(self, rows: list[tuple[Any, ...]]) -> None:
-        """Add witnesses: head, way, guards, owner, sort, origin, held, taken."""
+        """Add witnesses: head, way, guards, owner, place, sort, origin, held, taken."""
         self.db.executemany(_INSERT, rows)
         self._new += len(rows)
         if self._new >= PRUNE_AFTER:
@@ -198,7 +222,10 @@ class Witnesses:
     def prune(self) -> None:
         """Take out what is too many of its kind."""
         if self._new:
+            self.db.execute("delete from several")
+            self.db.execute(_SEVERAL)
             self.db.execute(_PRUNE)
+            self.db.execute(_PRUNE_SEVERAL)
             self.db.execute(_PRUNE_PLACES)
             self._new = 0
 

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from tests.pytest_plugin.conftest import Suite
+from tests.pytest_plugin.conftest import ORDERS, Suite
 
 #: The first is told of by a test alone, from other places than those that all show together.
 TOGETHER = """
@@ -114,3 +114,76 @@ def test_what_is_expected_is_no_finding_of_the_data(suite: Suite, pytester: pyte
     suite.write(test_it=EXPECTED)
     assert suite.run("-k", "cache or expects").status == 0
     assert reported(suite, pytester) == {}
+
+
+#: Each way to accept in one test what it shows by itself: of the locks "whole" the others show it, too, without this
+#: test; of "half" they need what it does.
+ACCEPTED = """
+import bank, ctxcheck as ctx, pytest
+from types import SimpleNamespace
+
+A, B = ({(size, how): SimpleNamespace(lock=ctx.Lock(name=f"{size} {how} {end}"))
+         for size in ("whole", "half") for how in ("marker", "fixture", "expect", "block")} for end in "AB")
+
+def both(how):
+    for at in ("whole", how), ("half", how):
+        bank.first(A[at], B[at])
+        bank.second(B[at], A[at])
+
+@pytest.mark.ctxcheck(allow=["CTX001"], reason="at start-up")
+def test_marker():
+    both("marker")
+
+def test_fixture(ctxcheck):
+    ctxcheck.allow("CTX001", reason="at start-up")
+    both("fixture")
+
+def test_expect(ctxcheck):
+    with ctxcheck.expect("CTX001"):
+        both("expect")
+
+def test_block():
+    with ctx.allow("CTX001", reason="at start-up"):
+        both("block")
+
+def test_another_block():
+    with ctx.allow("CTX001", reason="the same, elsewhere"):
+        bank.second(B["half", "block"], A["half", "block"])
+
+def test_other_way():
+    for at in A:
+        bank.first(A[at], B[at])
+
+def test_one_way():
+    for at in A:
+        if at[0] == "whole":
+            bank.second(B[at], A[at])
+"""
+
+
+def test_what_one_test_accepts_is_accepted_in_no_other(suite: Suite, pytester: pytest.Pytester) -> None:
+    """However the tests are ordered and split, and whoever puts the data together."""
+    hows = ("block", "expect", "fixture", "marker")
+    failing = [f"whole {how} A" for how in hows]
+    accepted = [f"half {how} A" for how in ("block", "fixture", "marker")]
+
+    def told(name: str) -> None:
+        violations = json.loads((suite.path / name).read_text())["violations"]
+        assert sorted(v["locks"][0] for v in violations if v["allowed_by"] is None) == failing
+        assert sorted(v["locks"][0] for v in violations if v["allowed_by"] == "at start-up") == accepted
+        assert len(violations) == len(failing) + len(accepted)
+
+    suite.write(test_it=ACCEPTED, conftest=ORDERS)
+    outcomes = [suite.run(), suite.run("-n2", plugins=("xdist",), ORDER="reversed")]
+    for outcome in outcomes:
+        assert outcome.status == 1
+        assert set(outcome.tests.values()) == {"PASSED"}
+        assert "accepted nothing" not in outcome.text
+    told("found.json")
+    shutil.rmtree(suite.path / ".ctxcheck")
+    for split in ("marker or one_way", "fixture or other_way", "expect", "block"):
+        assert suite.run("-k", split).status == 0
+    for words in (["report"], ["combine"], ["report", ".ctxcheck/combined.jsonl"]):
+        done = pytester.run(sys.executable, "-m", "ctxcheck", *words, "--output", "json:reported.json")
+        assert done.ret == 1
+        told("reported.json")

@@ -53,7 +53,8 @@ def add(commands: Any) -> None:
 
 def run(parsed: argparse.Namespace) -> int:
     """Report; returns the exit status."""
-    config = resolve(parsed, *_KEYS).config
+    resolved = resolve(parsed, *_KEYS)
+    config, place = resolved.config, "" if resolved.path is None else os.path.relpath(resolved.path)
     wanted = [Output("concise") if parsed.quiet and o == Output("text") else o for o in config.output]
     outputs.check(wanted, cwd=os.getcwd())
     writes = getattr(parsed, "write_baseline", None)
@@ -64,7 +65,7 @@ def run(parsed: argparse.Namespace) -> int:
         if parsed.command == "combine":
             _combine(parsed, store, config.data_dir)
         told = store.problems.number
-        violations = _violations(store, config)
+        violations = _violations(store, config, place)
         for line in store.problems.told(told):
             say(f"ctxcheck: warning: {line}")
         counts = store.counts()
@@ -111,12 +112,12 @@ def _combine(parsed: argparse.Namespace, store: Store, data_dir: str) -> None:
         say(f"ctxcheck: removed {removed:,} of them from {data_dir}")
 
 
-def _violations(store: Store, config: Config) -> list[Violation]:
-    allowances = (Allowance(a.rule, a.locks, a.reason, a.path) for a in config.allow)
+def _violations(store: Store, config: Config, place: str) -> list[Violation]:
+    allowances = (Allowance(a.rule, a.locks, a.reason, a.path, place) for a in config.allow)
     acceptance = Acceptance(allowances, bool)
     return [
         acceptance.by_configuration(violation)
-        for violation in merged.verdict(store, config.owners)
+        for violation in merged.verdict(store, config.owners, accept=acceptance.by_configuration)
         if selects(violation.rule, config.select, config.ignore)
     ]
 

@@ -413,3 +413,13 @@ class Finding:
     classes: tuple[LockClass, ...] = ()
     allowed: str | None = None
     origin: str = ""
+
+
+def origins_of(finding: Finding) -> set[str]:
+    """Where what makes a finding was seen, as far as it is made of several things."""
+    facts = finding.facts
+    if isinstance(facts, (OrderFacts, InterruptFacts)):
+        return {w.origin for w in facts.cycle.witnesses} - {""}
+    if isinstance(facts, SlowFacts):
+        return {facts.taken.origin, facts.over.origin} - {""}
+    return set()

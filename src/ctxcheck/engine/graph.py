@@ -15,7 +15,7 @@ Not thread-safe by itself: the validator calls it under its mutex.
 from __future__ import annotations
 
 from bisect import insort
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import reduce
 from typing import Final, NamedTuple
 
@@ -28,6 +28,8 @@ from ctxcheck.engine.sites import Trace
 ENOUGH_OWNERS: Final = 8
 #: Witnesses kept of one edge in one way; more guards than that are folded into what all of them have in common.
 MAX_WITNESSES: Final = 64
+#: Places of one edge that are kept beside those of its witnesses.
+MAX_PLACES: Final = 64
 
 Edge = tuple[LockClass, LockClass]
 
@@ -68,17 +70,45 @@ class Witness(NamedTuple):
         chance = self.taken_mode is RESTORE
         return (self.allowed or "", self.timed, chance, len(guards), *sites, self.origin, guards, *ways)
 
+    def place(self) -> tuple[object, ...]:
+        """Where it was seen, and what accepts it there; the same in every process."""
+        return (*self.taken_at.place_key(), *self.held_at.place_key(), self.allowed or "")
+
+    def is_beside(self, other: Witness) -> bool:
+        """Whether both were seen at one place, accepted alike.  Cheaper than to compare :meth:`place`."""
+        return (
+            self.allowed == other.allowed
+            and self.taken_at.begins_as(other.taken_at)
+            and self.held_at.begins_as(other.held_at)
+        )
+
+
+#: Witnesses by their places; nothing where there would be none.
+Places = dict[tuple[object, ...], Witness] | None
+
 
 class Evidence:
     """All witnesses of one edge, in their own order, and how often it was recorded; ``folded`` counts those beyond
-    :data:`MAX_WITNESSES`, whose guards are known in part only."""
+    :data:`MAX_WITNESSES`, whose guards are known in part only.
 
-    __slots__ = ("count", "folded", "witnesses")
+    ``elsewhere`` has those that say nothing new to a verdict, but were seen at another place: what accepts an order at
+    one place accepts it at no other.
+    """
+
+    __slots__ = ("count", "elsewhere", "folded", "witnesses")
 
     def __init__(self) -> None:
         self.witnesses: list[Witness] = []
+        self.elsewhere: Places = None
         self.count: int = 0
         self.folded: int = 0
+
+    def places(self) -> list[Witness]:
+        """Witnesses of every place where the edge was seen, as far as it is known."""
+        return self.witnesses if self.elsewhere is None else [*self.witnesses, *self.elsewhere.values()]
+
+    def _leave(self, witness: Witness) -> None:
+        self.elsewhere = keep_place(self.elsewhere, self.witnesses, witness)
 
     def add(self, new: Witness) -> bool:
         """Record a witness unless a stronger one is there; returns whether it was news.
@@ -100,9 +130,13 @@ class Evidence:
                 if old.guards == new.guards and new.sort_key() < old.sort_key():
                     del self.witnesses[index]
                     insort(self.witnesses, new, key=Witness.sort_key)
+                    self._leave(old)
+                else:
+                    self._leave(new)
                 return False
             others.add(old.owner)
         if len(others) >= ENOUGH_OWNERS:
+            self._leave(new)
             return False
         weaker = [w for w in self.witnesses if w.owner is new.owner and _same_way(w, new) and new.guards < w.guards]
         if weaker:
@@ -111,6 +145,8 @@ class Evidence:
             self._fold(new)
             return True
         insort(self.witnesses, new, key=Witness.sort_key)
+        for one in weaker:
+            self._leave(one)
         return True
 
     def _fold(self, new: Witness) -> None:
@@ -118,6 +154,7 @@ class Evidence:
         and one that only the guards left out would have prevented is told of."""
         self.folded += 1
         alike = [*(old for old in self.witnesses if _same_way(old, new)), new]
+        every = [*self.witnesses, new]
         common = reduce(frozenset[LockClass].intersection, (old.guards for old in alike))
         kept: dict[Owner, Witness] = {}
         for old in alike:
@@ -126,6 +163,8 @@ class Evidence:
         self.witnesses = [old for old in self.witnesses if not _same_way(old, new)]
         self.witnesses += kept.values()
         self.witnesses.sort(key=Witness.sort_key)
+        for one in every:
+            self._leave(one)
 
     def saturated(self, guards: frozenset[LockClass], held_mode: Mode, taken_mode: Mode) -> bool:
         """Whether enough owners have been seen on this edge in this way for another not to matter."""
@@ -141,6 +180,20 @@ class Evidence:
             and witness.taken_mode.recursive == taken_mode.recursive
         }
         return len(owners) >= ENOUGH_OWNERS
+
+
+def keep_place(places: Places, others: Iterable[Witness], new: Witness) -> Places:
+    """Keep a witness if it is of a place that none of the ``others`` is of; the first places if there are too many, and
+    the first witness of each, whoever comes first.  O(others)."""
+    if any(new.is_beside(other) for other in others):
+        return places
+    places = {} if places is None else places
+    place = new.place()
+    if place not in places or new.sort_key() < places[place].sort_key():
+        places[place] = new
+    if len(places) > MAX_PLACES:
+        del places[max(places)]  # pyright: ignore[reportArgumentType]
+    return places
 
 
 def _same_way(a: Witness, b: Witness) -> bool:

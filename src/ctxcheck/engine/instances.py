@@ -17,6 +17,13 @@ IMPORT: Final = "<import>"
 #: What belongs to no test.
 BACKGROUND: Final = "<background>"
 
+
+def test_of(origin: str) -> str:
+    """The test that an origin is, or that was outlived by it; empty if it is none: a fixture, say."""
+    name = origin.removeprefix(f"{BACKGROUND} of ")
+    return "" if name.startswith("<") else name
+
+
 #: For each session that tells origins apart: whose the next instance will be that the calling owner makes.
 crediting: Final[list[Callable[[], Callable[[LockClass], None]]]] = []
 

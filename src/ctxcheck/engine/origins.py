@@ -33,6 +33,7 @@ from ctxcheck.engine.sites import EMPTY
 from ctxcheck.engine.union import Union
 
 if TYPE_CHECKING:
+    from ctxcheck.engine.excuses import Excuses
     from ctxcheck.engine.findings import Finding
     from ctxcheck.engine.validator import Validator
 
@@ -375,20 +376,25 @@ class Origins:
             if witnesses:
                 kept = graph.evidence[edge] = Evidence()
                 kept.witnesses, kept.count = witnesses, evidence.count
+                others = evidence.elsewhere or {}
+                kept.elsewhere = {place: w for place, w in others.items() if w.owner not in gone} or None
                 graph.connect(*edge)
         return graph
 
-    def close(self, origin: str, left: Collection[OwnerState] = (), *, keep: bool = True) -> None:
+    def close(
+        self, origin: str, left: Collection[OwnerState] = (), *, keep: bool = True, excuses: Excuses | None = None
+    ) -> None:
         """An origin is over, and was judged: what it saw goes into the union, unless it is to be forgotten (``keep``).
 
-        ``left`` are the owners that outlived it: what they saw counts for the background.
+        ``left`` are the owners that outlived it: what they saw counts for the background.  ``excuses`` is what is
+        accepted there alone.
         """
         ledger = self._ledgers.pop(origin, None)
         if ledger is not None and keep:
             gone = {state.owner for state in left}
             self.union.absorb(
                 self._engine, ledger, lambda owner, where: outliving(where) if owner in gone else where,
-                self._handed.get(origin, set()),
+                self._handed.get(origin, set()), excuses,
             )  # fmt: skip
         if left:
             self._instances.add_all(outliving(origin), origin)

@@ -103,6 +103,24 @@ class Trace:
         """
         return portable_key(*self.spot())
 
+    def begins_as(self, other: Trace) -> bool:
+        """Whether both are of one place of the program, in one process."""
+        return self._begins() == other._begins()
+
+    def _begins(self) -> tuple[int, int]:
+        return next(((id(code), lasti) for code, lasti in self._own()), (0, 0))
+
+    def _own(self) -> Iterator[tuple[CodeType, int]]:
+        """The entries from the first one that isn't in the standard library on; if there is none, all."""
+        pairs = list(zip(self.codes, self.lastis, strict=True))
+        first = next((i for i, code in enumerate(self.codes) if not _is_library(code.co_filename)), 0)
+        return iter(pairs[first:])
+
+    def place_key(self) -> tuple[str, str, int, str]:
+        """As :meth:`sort_key`, of the innermost place that isn't in the standard library: what a report shows."""
+        code, lasti = next(self._own(), (None, 0))
+        return ("", "", 0, "") if code is None else portable_key(code.co_filename, code.co_qualname, lasti)
+
     def way_key(self) -> tuple[tuple[str, str, int, str], ...]:
         """What tells traces apart that end at one place: how it was come to, from the inside out."""
         pairs = zip(self.codes[1:], self.lastis[1:], strict=False)

@@ -17,10 +17,11 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar, final
 
 from ctxcheck.engine.blame import is_librarys
 from ctxcheck.engine.classes import LockClass
+from ctxcheck.engine.excuses import Excuses
 from ctxcheck.engine.finalizing import set_by
 from ctxcheck.engine.findings import Finding
 from ctxcheck.engine.grading import Owners
-from ctxcheck.engine.graph import ENOUGH_OWNERS, MAX_WITNESSES, Edge, Evidence, OrderGraph, Witness
+from ctxcheck.engine.graph import ENOUGH_OWNERS, MAX_WITNESSES, Edge, Evidence, OrderGraph, Places, Witness, keep_place
 from ctxcheck.engine.instances import BACKGROUND
 from ctxcheck.engine.interrupts import hazard_findings
 from ctxcheck.engine.orders import order_finding
@@ -46,13 +47,15 @@ Place = tuple[str, str, int]
 
 @final
 class Pool:
-    """The witnesses of one order: of those that are alike, the first few owners' first ones; ``count`` as recorded."""
+    """The witnesses of one order: of those that are alike, the first few owners' first ones; ``count`` as recorded,
+    ``elsewhere`` as for :class:`~ctxcheck.engine.graph.Evidence`."""
 
-    __slots__ = ("count", "ways")
+    __slots__ = ("count", "elsewhere", "ways")
 
     def __init__(self) -> None:
         self.count: int = 0
         self.ways: dict[tuple[Any, ...], list[Witness]] = {}
+        self.elsewhere: Places = None
 
     def add(self, new: Witness) -> None:
         """Put a witness in.  O(:data:`~ctxcheck.engine.graph.ENOUGH_OWNERS`)."""
@@ -60,11 +63,19 @@ class Pool:
         for index, old in enumerate(alike):
             if old.owner is new.owner:
                 if new.sort_key() >= old.sort_key():
+                    self.elsewhere = keep_place(self.elsewhere, (old,), new)
                     return
                 del alike[index]
+                self.elsewhere = keep_place(self.elsewhere, (new,), old)
                 break
         insort(alike, new, key=Witness.sort_key)
+        for last in alike[ENOUGH_OWNERS:]:
+            self.elsewhere = keep_place(self.elsewhere, alike[:ENOUGH_OWNERS], last)
         del alike[ENOUGH_OWNERS:]
+
+    def every(self) -> list[Witness]:
+        """As :meth:`all`, with those of further places."""
+        return [*self.all(), *(w for _, w in sorted((self.elsewhere or {}).items()))]  # pyright: ignore
 
     def all(self) -> list[Witness]:
         """Every witness that is kept, in their own order; where there are too many ways, under what they have in
@@ -90,6 +101,7 @@ class Pool:
         """The same, as the verdict wants it."""
         evidence = Evidence()
         evidence.witnesses = self.all()
+        evidence.elsewhere = self.elsewhere
         evidence.count = max(1, self.count)
         return evidence
 
@@ -145,37 +157,42 @@ class Union:
         ledger: Ledger,
         relabel: Callable[[Owner, str], str] | None,
         handed_over: set[LockClass],
+        excuses: Excuses | None = None,
     ) -> None:
         """Learn what one origin has seen.  To be called when it is quiet: after its session ended, or under its mutex.
 
         ``relabel`` is given owner and origin of each witness and use, and says under which origin it counts;
-        ``handed_over`` are the classes of which some lock was released by another than its holder.
+        ``handed_over`` are the classes of which some lock was released by another than its holder; ``excuses``, what is
+        accepted there.
         """
+        excuse = excuses or Excuses()
         keeps_out = _once(lambda c: ledger.is_single(c) and c not in handed_over)
         origin_of = relabel or _as_it_is
         for (source, target), evidence in list(ledger.graph.evidence.items()):
             # how often modules are imported and fixtures set up depends on how the tests are split
             self.count((source, target), 0 if ledger.origin.startswith("<") else evidence.count)
-            for w in evidence.witnesses:
+            for w in evidence.places():
                 guards = frozenset(filter(keeps_out, w.guards))
-                self.order((source, target), w._replace(guards=guards, origin=origin_of(w.owner, w.origin)))
+                w = w._replace(guards=guards, origin=origin_of(w.owner, w.origin))  # noqa: PLW2901
+                self.order((source, target), excuse.order((source, target), w))
             self.joins.update(filter(ledger.nesting.joins, (source, target)))
         for context, classes in ledger.interrupts.usage.used.items():
             for lock_class, uses in classes.items():
                 for use in uses.known:
-                    self.use(context, lock_class, _with(use, keeps_out, origin_of))
+                    self.use(context, lock_class, excuse.use(lock_class, _with(use, keeps_out, origin_of)))
         for lock_class, ways in ledger.interrupts.usage.held.items():
             for masked, uses in ways.items():
                 for use in uses.known:
                     hold = ledger.interrupts.usage.flagged(lock_class, use)
-                    self.hold(lock_class, masked, _with(hold, keeps_out, origin_of))
+                    self.hold(lock_class, masked, excuse.use(lock_class, _with(hold, keeps_out, origin_of)))
         for target, place, needs, woke in ledger.waits.senders():
             self.sender(target, place, needs, woke=woke)
         for slow_class, at in ledger.slow.places():
             guards = frozenset(filter(keeps_out, at.guards))
-            self.place(slow_class, at._replace(guards=guards, origin=origin_of(at.owner, at.origin)))
+            at = at._replace(guards=guards, origin=origin_of(at.owner, at.origin))  # noqa: PLW2901
+            self.place(slow_class, excuse.place(slow_class, at))
         for slot in ledger.waits.slots():
-            self.slot(slot._replace(origin=origin_of(slot.owner, slot.origin)))
+            self.slot(excuse.slot(slot._replace(origin=origin_of(slot.owner, slot.origin))))
         self.handed_over |= handed_over
         self.seen.update(engine.seen)
 
@@ -183,9 +200,8 @@ class Union:
         """Learn what another union knows."""
         for edge, pool in other.edges.items():
             self.count(edge, pool.count)
-            for alike in pool.ways.values():
-                for witness in alike:
-                    self.order(edge, witness)
+            for witness in (w for alike in (*pool.ways.values(), (pool.elsewhere or {}).values()) for w in alike):
+                self.order(edge, witness)
         for (context, lock_class), ways in other.used.items():
             for use in (use for alike in ways.values() for use in alike):
                 self.use(context, lock_class, use)

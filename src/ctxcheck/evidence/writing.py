@@ -45,7 +45,7 @@ class Writer:
             self._class(lock_class)
         body: Document = {
             "edges": [
-                [self._class(a), self._class(b), pool.count, [self._witness(w) for w in pool.all()]]
+                [self._class(a), self._class(b), pool.count, [self._witness(w) for w in pool.every()]]
                 for (a, b), pool in sorted(union.edges.items(), key=lambda item: (item[0][0].key, item[0][1].key))
             ],
             "uses": [

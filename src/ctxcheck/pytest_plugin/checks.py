@@ -396,14 +396,15 @@ class Checks:
             return test.found
         self._revoke(test)
         isolated = test.wishes.isolated or test.wishes.off
-        found = self.session.end_origin(test.phase, keep=not isolated, expected=test.expected)
-        found = [] if test.wishes.off else [v for v in found if v.fingerprint not in test.expected]
+        every = self.session.end_origin(test.phase, keep=not isolated, expected=test.expected, allowed=test.allow)
+        found = [] if test.wishes.off else [v for v in every if v.fingerprint not in test.expected]
         test.found = found
         for allowance in test.allow:
             self.session.allowances.remove(allowance)
             if not allowance.used:
                 self.results.unused.append(f"{test.phase.origin}: an allow of {allowance.rule} accepted nothing")
-        self.results.add_test(test.phase.origin, found, expected=test.expected)
+        self.results.add_test(test.phase.origin, found)
+        self.results.expected(v for v in every if v.fingerprint in test.expected)
         return found
 
     # --- what the fixture asks for -------------------------------------------------------

@@ -19,9 +19,9 @@ import pytest
 from ctxcheck import baseline, evidence, outputs
 from ctxcheck.engine.allows import UnusedAllow
 from ctxcheck.engine.errors import ConfigError
-from ctxcheck.engine.findings import Finding, InterruptFacts, OrderFacts, SlowFacts
+from ctxcheck.engine.findings import Finding, OrderFacts, SlowFacts, origins_of
 from ctxcheck.engine.grading import edges_of
-from ctxcheck.engine.instances import BACKGROUND
+from ctxcheck.engine.instances import BACKGROUND, test_of
 from ctxcheck.engine.origins import outliving
 from ctxcheck.engine.rules import GRADES
 from ctxcheck.engine.violations import Counts, Violation
@@ -66,6 +66,8 @@ class Results:
         self._left_out: int = 0
         #: the cycles that were told of by an origin: rule, class keys, grade
         self._told: dict[tuple[str, tuple[str, ...]], int] = {}
+        #: those that were accepted, or expected, in the test that has shown them by itself
+        self._excused: set[tuple[str, tuple[str, ...]]] = set()
         self._documents: list[Any] = []
         self._counts: list[Counts] = []
         self._workers: int = 0
@@ -77,6 +79,8 @@ class Results:
         self._lost: list[str] = []
         #: every allow that ran somewhere, and whether it accepted anything anywhere
         self._allows: dict[UnusedAllow, bool] = {}
+        #: rules and reasons of the blocks around orders that several tests show together
+        self._in_use: set[tuple[str, str]] = set()
         self._refused: dict[str, None] = {}
         self._cross: list[tuple[Violation, list[str]]] = []
         self._concluded: bool = False
@@ -84,7 +88,7 @@ class Results:
 
     # --- what comes in --------------------------------------------------------------------
 
-    def add_test(self, nodeid: str, violations: list[Violation], expected: Iterable[str] = ()) -> None:
+    def add_test(self, nodeid: str, violations: list[Violation]) -> None:
         """A test is over."""
         for violation in violations:
             # it may have run before, or another one of this name: what nobody accepts counts
@@ -96,9 +100,14 @@ class Results:
             if same is None:
                 known.append(violation.replace(tests=(nodeid,)))
         for violation in violations:
-            self._note_told(violation.rule, violation.keys, GRADES.index(violation.grade))
-        for fingerprint in expected:
-            self._note_told(fingerprint, (), len(GRADES))
+            if violation.allowed_by is None:
+                self._note_told(violation.rule, violation.keys, GRADES.index(violation.grade))
+            else:
+                self._excused.add((violation.rule, violation.keys))
+
+    def expected(self, violations: Iterable[Violation]) -> None:
+        """The test that is over has shown these, and is meant to."""
+        self._excused.update((violation.rule, violation.keys) for violation in violations)
 
     def _note_told(self, rule: str, keys: tuple[str, ...], grade: int) -> None:
         self._told[rule, keys] = max(grade, self._told.get((rule, keys), -1))
@@ -128,6 +137,7 @@ class Results:
             "left_out": self.left_out,
             "found": [[origin, v.to_dict()] for origin, vs in found.items() for v in vs],
             "told": [[rule, list(keys), grade] for (rule, keys), grade in self._told.items()],
+            "excused": [[rule, list(keys)] for rule, keys in sorted(self._excused)],
             "unused": self.unused,
             "allows": [] if engine.broken else [[dataclasses.astuple(a), used] for a, used in session.allows()],
             "refused_allows": [] if engine.broken else session.refused_allows,
@@ -154,6 +164,7 @@ class Results:
             self.found.setdefault(origin, []).append(json_report.violation_from_dict(violation))
         for rule, keys, grade in data["told"]:
             self._note_told(rule, tuple(keys), grade)
+        self._excused.update((rule, tuple(keys)) for rule, keys in data["excused"])
         self.tests += data["tests"]
         self._left_out = max(self._left_out, data["left_out"])
         self.unused += data["unused"]
@@ -186,7 +197,7 @@ class Results:
             config.workeroutput["ctxcheck"] = own
             return
         # it has what came from workers in it
-        self.found, self.unused, self._told = {}, [], {}
+        self.found, self.unused, self._told, self._excused = {}, [], {}, set()
         # read back like a worker's: what JSON can't hold mustn't make a difference
         data: dict[str, Any] = json.loads(own)
         if self._workers and not data["tests"]:
@@ -200,10 +211,10 @@ class Results:
         except ConfigError as error:
             self._problems.append(str(error))
         # what accepted nothing anywhere, nor what all show together
-        accepted = {(v.rule, v.allowed_by) for v, _ in self._cross}
+        self._in_use.update((v.rule, v.allowed_by) for v, _ in self._cross if v.allowed_by is not None)
         configured = {(a.rule, a.reason, a.where) for a in self._checks.session.allowances if a.used}
         for allow, used in self._allows.items() if self._whole else ():
-            in_block = allow.kind == "block" and any((rule, allow.reason) in accepted for rule in allow.rules)
+            in_block = allow.kind == "block" and any((rule, allow.reason) in self._in_use for rule in allow.rules)
             in_file = allow.kind == "configuration" and (*allow.rules, allow.reason, allow.file) in configured
             if not (used or in_block or in_file or self._checks.session.uses_comment(allow)):
                 self.unused.append(str(allow))
@@ -243,12 +254,14 @@ class Results:
         for finding in union.findings(self._checks.session.engine.owners):
             cycle = getattr(finding.facts, "cycle", None)
             edges = [edge for edge in (edges_of(cycle.classes) if cycle is not None else ()) if edge in union.edges]
-            violation = self._checks.session.put_into_words(finding, {e: union.edges[e].evidence() for e in edges})
+            seen_at = {edge: union.edges[edge].evidence() for edge in edges}
+            self._in_use.update((finding.rule, w.allowed) for e in seen_at.values() for w in e.places() if w.allowed)
+            violation = self._checks.session.put_into_words(finding, seen_at)
             if violation is None or self._is_told(violation):
                 continue
             known = seen.get(violation.fingerprint)
             if known is None or GRADES.index(known[0].grade) < GRADES.index(violation.grade):
-                origins = _origins(finding)
+                origins = sorted(origins_of(finding))
                 if violation.allowed_kind == "block":
                     violation = violation.replace(allowed_at=self._block_of(violation))
                 seen[violation.fingerprint] = (_labelled(violation, finding, origins), origins)
@@ -286,9 +299,12 @@ class Results:
         return f"{file}:{line}" if line else file
 
     def _is_told(self, violation: Violation) -> bool:
-        """Whether some test has shown this by itself, and at least as surely."""
-        told = self._told.get((violation.rule, violation.keys), -1)
-        return told >= GRADES.index(violation.grade) or (violation.fingerprint, ()) in self._told
+        """Whether some test has shown this by itself, and at least as surely; or there is no need to tell, as it is
+        accepted, like there.  What is accepted in one test isn't in others that show the same without it."""
+        circle = violation.rule, violation.keys
+        if self._told.get(circle, -1) >= GRADES.index(violation.grade):
+            return True
+        return circle in self._excused and (violation.allowed_by is not None or violation.grade == "unlikely")
 
     def _complaints(self) -> list[str]:
         crashed = [f"no lock data from {worker}: it crashed" for worker in self.missing]
@@ -456,16 +472,6 @@ _SUMMED: Final = ("chains", "acquisitions", "marked_calls", "dropped", "uncached
 _ACROSS: Final = frozenset({"CTX001", "CTX004", "CTX005", "CTX006"})
 
 
-def _origins(finding: Finding) -> list[str]:
-    """Where what makes a finding was seen."""
-    facts = finding.facts
-    if isinstance(facts, (OrderFacts, InterruptFacts)):
-        return sorted({w.origin for w in facts.cycle.witnesses} - {""})
-    if isinstance(facts, SlowFacts):
-        return sorted({facts.taken.origin, facts.over.origin} - {""})
-    return []
-
-
 def _labelled(violation: Violation, finding: Finding, origins: list[str]) -> Violation:
     """Say of each order in which test it was seen."""
     facts = finding.facts
@@ -496,8 +502,7 @@ def in_short(origins: Iterable[str]) -> str:
 
 def _tests(origins: Iterable[str]) -> list[str]:
     """The tests among them, and those that were outlived."""
-    named = dict.fromkeys(origin.removeprefix(f"{BACKGROUND} of ") for origin in origins)
-    return [name for name in named if not name.startswith("<")]  # else it is a fixture, say
+    return [name for name in dict.fromkeys(map(test_of, origins)) if name]
 
 
 def reproduce(origins: Iterable[str], from_here: Callable[[str], str]) -> str:
