@@ -16,20 +16,21 @@ import os
 import stat
 import tokenize
 from array import array
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from typing import Any, Final, final, overload
 
 from ctxcheck import evidence
 from ctxcheck.acceptance import Acceptance
-from ctxcheck.engine.findings import origins_of
+from ctxcheck.engine.findings import Finding, origins_of
 from ctxcheck.engine.grading import Owners, edges_of
+from ctxcheck.engine.graph import Edge, Evidence
 from ctxcheck.engine.instances import test_of
 from ctxcheck.engine.rules import GRADES
 from ctxcheck.engine.sites import PACKAGE_DIR
 from ctxcheck.engine.violations import Violation
 from ctxcheck.evidence.format import from_portable
 from ctxcheck.recorder import OWN
-from ctxcheck.reports.compose import compose
+from ctxcheck.reports.compose import as_known, compose
 from ctxcheck.reports.graphs import components
 from ctxcheck.store import Store
 from ctxcheck.unchanged import Spot, fits
@@ -53,7 +54,7 @@ _SUFFIXES: Final = (".py", ".pyw")
 
 def verdict(
     store: Store, owners: Owners | None = None, *, root: str | None = None, trusted: bool = False,
-    accept: Callable[[Violation], Violation] | None = None,
+    accept: Callable[[Violation], Violation] | None = None, in_baseline: Callable[[Violation], bool] | None = None,
 ) -> list[Violation]:
     """The findings of all processes, and of all of them together, by rule and fingerprint.
 
@@ -63,11 +64,13 @@ def verdict(
         root: the folder of the project; by default the working directory.
         trusted: the data is this very run's, so that any source file that it names may be shown.
         accept: gives a finding with what accepts it from outside of the program, if anything does.
+        in_baseline: whether a finding is in the baseline.
 
     Time and memory are those of the orders that lie on a cycle, beside one pass over all.
     """
     found = {v.fingerprint: v for v in store.findings()}
-    settled = {v.fingerprint: v for v in _settled(store, owners or store.owners(), root or os.getcwd(), trusted)}
+    every = _settled(store, owners or store.owners(), root or os.getcwd(), trusted)
+    settled = {v.fingerprint: v for v in (_named(*each, found, in_baseline) for each in every)}
     whole, judged, told = store.whole, store.judged(), store.told()  # as it is now that all was judged
     by_tests: dict[tuple[str, tuple[str, ...]], int] = {}
     for violation in (found[fingerprint] for fingerprint in told):
@@ -108,7 +111,19 @@ def weight(violation: Violation) -> tuple[int, bool]:
     return GRADES.index(violation.grade), violation.allowed_by is None
 
 
-def _settled(store: Store, owners: Owners, root: str, trusted: bool) -> Iterator[Violation]:
+def _named(
+    violation: Violation, finding: Finding, seen: Mapping[Edge, Evidence], found: Container[str],
+    in_baseline: Callable[[Violation], bool] | None,
+) -> Violation:
+    """A circle that no single process had may go by another name in the baseline."""
+    if in_baseline is None or violation.fingerprint in found:
+        return violation
+    return as_known(violation, finding, seen, in_baseline)
+
+
+def _settled(
+    store: Store, owners: Owners, root: str, trusted: bool
+) -> Iterator[tuple[Violation, Finding, Mapping[Edge, Evidence]]]:
     document = _document(store)
     if document is None:
         return
@@ -135,7 +150,7 @@ def _settled(store: Store, owners: Owners, root: str, trusted: bool) -> Iterator
         violation = violation.replace(tests=tuple(tests)[:MAX_TESTS])
         files = sorted(changed & {site.file for site in violation.sites}) if changed else []
         notes = (f"{file} has changed since: its lines aren't shown" for file in files)
-        yield violation.replace(notes=(*violation.notes, *notes)) if files else violation
+        yield violation.replace(notes=(*violation.notes, *notes)) if files else violation, finding, seen
 
 
 def _spots(document: dict[str, Any]) -> dict[str, list[Spot]]:

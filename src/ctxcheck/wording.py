@@ -13,7 +13,7 @@ from ctxcheck import notices
 from ctxcheck.acceptance import Acceptance
 from ctxcheck.engine.postponed import postpones
 from ctxcheck.engine.rules import selects
-from ctxcheck.reports.compose import compose, fingerprint
+from ctxcheck.reports.compose import as_known, compose, fingerprint
 
 if TYPE_CHECKING:
     from ctxcheck.engine.findings import Finding
@@ -71,6 +71,8 @@ class Wording:
             violation = self.acceptance.apply(violation, finding, self._engine, seen)
         except Exception:  # a damaged source cache, say: then it isn't accepted, and told
             pass
+        if seen and self._known is not None:
+            violation = as_known(violation, finding, seen, self._known)
         return self._mark(violation)
 
     def accept(self, violation: Violation) -> Violation:

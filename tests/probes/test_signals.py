@@ -329,6 +329,7 @@ def test_what_a_handler_raises_while_we_follow_the_collector_comes_out(
 ) -> None:
     if number == USR1:
         signal.signal(number, raise_alarm)
+    gc.collect()  # so that nothing is finalized while the signal is on its way
     with ctxcheck.checking() as session, ctxcheck.Lock(name="held"):
         if name == "_arrange":
             gc.callbacks.append(gc.callbacks.pop(0))

@@ -94,6 +94,26 @@ def test_a_part_of_the_suite_doesnt_show_that_anything_is_gone(known: Path, word
     assert done.returncode == 0, done.stdout
 
 
+def test_another_place_of_a_known_order_revives_nothing(known: Path) -> None:
+    """It sorts before the one whose function is in the name that the baseline has."""
+    directly = known / "tests" / "a_test.py"
+    directly.write_text("from app import a, c\ndef test_directly():\n    with a:\n        with c: pass\n")
+    for words in ((), ("-p", "xdist", "-n", "2")):
+        done = suite_run(known, *words)
+        assert done.returncode == 0, done.stdout
+        assert "no new violations, 2 in the baseline" in done.stdout
+        assert done.stdout.count("no longer found") == 1
+    report = run(known, "ctxcheck", "report")
+    assert report.returncode == 0, report.stdout
+    assert report.stderr.count("no longer found") == 1
+    # at none of its places is it known any more
+    (known / "app.py").write_text((known / "app.py").read_text().replace("def take", "def take_both"))
+    (known / "tests" / "test_it.py").write_text(TESTS.replace("take", "take_both"))
+    done = suite_run(known)
+    assert done.returncode == 1
+    assert "lock order inversion between `app.a` and `app.c`" in done.stdout
+
+
 SHARD = """
 def pytest_collection_modifyitems(items):
     items[:] = items[:1]

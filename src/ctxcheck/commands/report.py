@@ -65,7 +65,7 @@ def run(parsed: argparse.Namespace) -> int:
         if parsed.command == "combine":
             _combine(parsed, store, config.data_dir)
         told = store.problems.number
-        violations = _violations(store, config, place)
+        violations = _violations(store, config, place, known)
         for line in store.problems.told(told):
             say(f"ctxcheck: warning: {line}")
         counts = store.counts()
@@ -112,12 +112,14 @@ def _combine(parsed: argparse.Namespace, store: Store, data_dir: str) -> None:
         say(f"ctxcheck: removed {removed:,} of them from {data_dir}")
 
 
-def _violations(store: Store, config: Config, place: str) -> list[Violation]:
+def _violations(store: Store, config: Config, place: str, known: baseline.Baseline) -> list[Violation]:
     allowances = (Allowance(a.rule, a.locks, a.reason, a.path, place) for a in config.allow)
     acceptance = Acceptance(allowances, bool)
     return [
         acceptance.by_configuration(violation)
-        for violation in merged.verdict(store, config.owners, accept=acceptance.by_configuration)
+        for violation in merged.verdict(
+            store, config.owners, accept=acceptance.by_configuration, in_baseline=known.known
+        )
         if selects(violation.rule, config.select, config.ignore)
     ]
 

@@ -93,9 +93,11 @@ def _last(phase: str, info: dict[str, Any]) -> None:
         return
     try:
         _exit(info)
-    except KeyboardInterrupt:  # by the interpreter's own handler: nobody could catch it here
-        if not later.again(SIGINT):
-            raise
+    except KeyboardInterrupt:
+        later.pending.append(SIGINT)
+    if later.pending:
+        COLLECTING.clear()
+        later.collected()
 
 
 def _enter() -> None:
@@ -209,4 +211,5 @@ def _remove() -> None:
     if _open:
         _leave()
     COLLECTING.clear()
+    later.collected()
     _paused.clear()

@@ -7,6 +7,10 @@ same report.  No code of the program runs in here, and nothing here raises.
 from __future__ import annotations
 
 import binascii
+import itertools
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final
 
 from ctxcheck.engine.findings import (
     DeclaredFacts,
@@ -28,6 +32,7 @@ from ctxcheck.engine.findings import (
     SlowFacts,
     SuspendFacts,
 )
+from ctxcheck.engine.grading import edges_of
 from ctxcheck.engine.rules import RULES
 from ctxcheck.engine.violations import Violation
 from ctxcheck.reports.comments import accepting
@@ -45,6 +50,12 @@ from ctxcheck.reports.compose_task import write_suspend
 from ctxcheck.reports.compose_wait import write_slot, write_wait
 from ctxcheck.reports.draft import Draft
 from ctxcheck.reports.sourcetext import Sources, plain, without_scopes
+
+if TYPE_CHECKING:
+    from ctxcheck.engine.graph import Edge, Evidence
+
+#: Names that one circle may have, by the places where its orders were seen.
+_MAX_NAMES: Final = 1_000
 
 
 def compose(
@@ -75,6 +86,33 @@ def fingerprint(finding: Finding) -> str:
     text = "\0".join((rule, *map(without_scopes, finding.identity)))
     # a checksum will do, and `hashlib` would load a library of megabytes into the program at an odd moment
     return f"{rule}-{binascii.crc32(text.encode('utf-8', 'backslashreplace')):08x}"
+
+
+def as_known(
+    violation: Violation, finding: Finding, seen: Mapping[Edge, Evidence], known: Callable[[Violation], bool]
+) -> Violation:
+    """The report on a circle, under the name that it goes by where it is ``known``, if it is.
+
+    A circle is told at the first places where its orders were seen, and has their functions in its name.  To come first
+    is luck: once one of its orders is taken in a function that sorts earlier, too, it is the same circle still.  Where
+    it is known at any of the places where it was ``seen``, it keeps that name.
+    """
+    if not isinstance(finding.facts, OrderFacts) or known(violation):
+        return violation
+    cycle = finding.facts.cycle
+    functions = [
+        sorted({witness.taken_at.function(), *(w.taken_at.function() for w in seen[edge].places())})
+        for edge, witness in zip(edges_of(cycle.classes), cycle.witnesses, strict=True)
+        if edge in seen
+    ]
+    if len(functions) < len(cycle.classes):
+        return violation
+    for at in itertools.islice(itertools.product(*functions), _MAX_NAMES):
+        other = replace(finding, identity=(*(c.key for c in cycle.classes), *at))
+        named = violation.replace(fingerprint=fingerprint(other))
+        if known(named):
+            return named
+    return violation
 
 
 def inline_allow(violation: Violation) -> str | None:

@@ -71,7 +71,7 @@ def document(
     if counts.dropped:
         notes.append(_notification(f"{counts.dropped:,} events beyond a limit were not fully checked", "warning"))
     if counts.nothing() and not violations:
-        notes.append(_notification("nothing was checked: no lock was made or taken, and no marked call", "warning"))
+        notes.append(_notification("nothing was checked: no lock was taken, and no marked call was made", "warning"))
     if notes:
         invocation["toolExecutionNotifications"] = notes
     weaknesses = dict(sorted(_CWE[code] for code in codes if code in _CWE))

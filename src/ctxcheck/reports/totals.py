@@ -38,7 +38,7 @@ def summary(
     unlikely = len(open_) - len(sure)
     if not violations and counts.nothing():
         parts = [
-            "warning: nothing was checked: since checking started no lock was made or taken and no marked call was made"
+            "warning: nothing was checked: since checking started no lock was taken and no marked call was made"
         ]
     else:
         found = "no new violations" if known else "no violations"
