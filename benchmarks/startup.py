@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import random
@@ -156,7 +157,8 @@ def _timed(processes: Processes, folder: Path, rounds: int) -> list[Row]:
     test = folder / "test_script.py"
     test.write_text(_TEST_SCRIPT)
     pytest = ["-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", str(folder), str(test)]
-    commands |= {name: [*pytest, *options] for name, options in _TEST.items()}
+    has_pytest = importlib.util.find_spec("pytest") is not None
+    commands |= {name: [*pytest, *options] for name, options in _TEST.items() if has_pytest}
     for command in commands.values():
         processes.run(*command)
     order = random.Random(1)
@@ -175,8 +177,8 @@ def _timed(processes: Processes, folder: Path, rounds: int) -> list[Row]:
         cost = f"{Spread.of(own).median:.1f} ms"
         return Row(name, _GROUP, what, ratio, "x", _REFERENCE, cost, target)
 
-    started, tested = Spread.of(above("run-start-up", "script")), Spread.of(above("pytest-start-up", "test"))
-    return [
+    started = Spread.of(above("run-start-up", "script"))
+    found = [
         Row(
             "raw-import", _GROUP, _REFERENCE, Spread(1.0, 1.0, 1.0), "x", "",
             f"{Spread.of(above('reference', 'bare')).median:.1f} ms",
@@ -184,8 +186,11 @@ def _timed(processes: Processes, folder: Path, rounds: int) -> list[Row]:
         row("import-ctxcheck", "import ctxcheck", IMPORT),
         row("import-everything", "from ctxcheck import *", None),
         Row("run-start-up", _GROUP, "ctxcheck run script.py", started, "ms", "python script.py"),
-        Row("pytest-start-up", _GROUP, "pytest --ctxcheck, of one test", tested, "ms", "pytest"),
     ]  # fmt: skip
+    if has_pytest:
+        tested = Spread.of(above("pytest-start-up", "test"))
+        found.append(Row("pytest-start-up", _GROUP, "pytest --ctxcheck, of one test", tested, "ms", "pytest"))
+    return found
 
 
 def _heavy(processes: Processes, folder: Path) -> Row:
