@@ -48,6 +48,28 @@ def test_one():
     bank.first(bank.Ledger(), bank.Audit())
 """
 
+#: What a test leaves is finalized under a lock that another test takes.
+LEFT = """
+import gc, threading
+
+LOCK = threading.Lock()
+
+class Connection:
+    def __init__(self):
+        self.itself = self
+
+    def __del__(self):
+        with LOCK:
+            pass
+
+def test_leaves_a_circle():
+    Connection()
+
+def test_uses():
+    with LOCK:
+        [[] for _ in range(3)]
+"""
+
 #: Three tests that show an inversion between them.
 APART = """
 import bank

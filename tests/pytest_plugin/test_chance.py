@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from tests.pytest_plugin.conftest import ORDERS, Suite
+from tests.pytest_plugin.conftest import LEFT, ORDERS, Suite
 
 
 def names(tests: dict[str, str]) -> dict[str, str]:
@@ -272,28 +272,6 @@ def test_green_threads_are_refused_in_one_line(suite: Suite, where: str) -> None
     assert "gevent replaces threads with greenlets, and ctxcheck can't tell those apart: run the suite" in done.text
     assert "Traceback" not in done.text
     assert "patched" not in done.text.replace("monkey-patching", "").replace("monkey.patch_all", "")
-
-
-LEFT = """
-import gc, threading
-
-LOCK = threading.Lock()
-
-class Connection:
-    def __init__(self):
-        self.itself = self
-
-    def __del__(self):
-        with LOCK:
-            pass
-
-def test_leaves_a_circle():
-    Connection()
-
-def test_uses():
-    with LOCK:
-        [[] for _ in range(3)]
-"""
 
 
 def test_whether_the_collector_came_by_itself_says_nothing(suite: Suite) -> None:

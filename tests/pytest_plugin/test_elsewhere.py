@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from tests.pytest_plugin.conftest import APART, BOTH, Suite
+from tests.pytest_plugin.conftest import APART, BOTH, LEFT, Suite
 
 #: What pytest-forked does: each test in a child, whose reports are all that comes back.  A test that dies is reported
 #: by the parent; so is one that the child is asked to leave out.
@@ -48,28 +48,8 @@ def pytest_configure(config):
 
 
 def test_tests_in_processes_of_their_own(suite: Suite) -> None:
-    finalizer = """
-        import threading
-
-        LOCK = threading.Lock()
-
-        class Connection:
-            def __init__(self):
-                self.me = self
-
-            def __del__(self):
-                with LOCK:
-                    pass
-
-        def test_leaves_a_circle():
-            Connection()
-
-        def test_uses():
-            with LOCK:
-                pass
-    """
     both = BOTH.replace("Audit", "Cache")
-    suite.write(test_a=both, test_b=APART, test_c=finalizer)
+    suite.write(test_a=both, test_b=APART, test_c=LEFT)
     first = suite.run()
     assert first.status == 1
     assert {f.partition("-")[0] for f in first.found} == {"CTX001", "CTX004"}
