@@ -233,9 +233,13 @@ class Intake:
 
     def _shown(self, trace: Any) -> list[Any]:
         """The innermost place that isn't in the standard library."""
-        places = [self._once("places", place, self._place) for place in _list(self._rows["traces"][_number(trace)])]
-        own = (place for place in places if not place[0].startswith(LIBRARY) or "site-packages" in place[0])
-        return next(own, places[0] if places else [])
+        first: list[Any] = []
+        for index in _list(self._rows["traces"][_number(trace)]):
+            place = self._once("places", index, self._place)
+            if not place[0].startswith(LIBRARY) or "site-packages" in place[0]:
+                return place
+            first = first or place
+        return first
 
     # --- the tables -------------------------------------------------------------------
 
